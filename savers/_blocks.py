@@ -1,0 +1,311 @@
+"""From whatever a task returns to NumPy arrays that a store can hold.
+
+`as_block` takes lists, arrays and tensors; `fit` puts a block into the dtype of its array, value
+by value or not at all; `split_fields` turns results of several parts into one block an array.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from savers.errors import InvalidInputError, InvalidTypeError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["as_block", "as_result", "fit", "own", "split_fields"]
+
+#: Kinds of NumPy dtypes that a store can hold (see numpy.dtype.kind).
+STORABLE = frozenset("biufcSUMmT")
+
+
+def as_block(data: object, name: str) -> NDArray[Any]:
+    """Return `data` (a list or array of results) as one array, first axis = results.
+
+    Parameters
+    ----------
+    data : array, tensor or sequence of such
+        Shape (n, ...). A single 0-d value counts as one result.
+    name : str
+        Name of the array, for messages.
+
+    Raises
+    ------
+    InvalidTypeError
+        It can't become an array (objects, None, mixed text and numbers, structured dtypes).
+    InvalidInputError
+        Results differ in shape; the text names the first odd one.
+    """
+    if isinstance(data, (list, tuple, range)):
+        block = _stack(list(data), name)
+    else:
+        block = as_result(data, name)
+    return block.reshape(1) if block.ndim == 0 else block
+
+
+def as_result(value: object, name: str) -> NDArray[Any]:
+    """Return one result as an array of any shape, 0-d included. Raises as `as_block`."""
+    if isinstance(value, np.ndarray):
+        return _storable(_plain(value), name)
+    if type(value).__module__.partition(".")[0] == "torch":
+        return _storable(_from_torch(value, name), name)
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        return _storable(_from_dlpack(value), name)
+    if isinstance(value, (list, tuple, range)):
+        return _stack(list(value), name)
+    if isinstance(value, (Mapping, set, frozenset)) or value is None:
+        raise _not_an_array(value, name, "")
+    try:
+        block = np.asarray(value)
+    except Exception as error:
+        raise _not_an_array(value, name, "") from error
+    return _storable(block, name)
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    if isinstance(array, np.ma.MaskedArray):
+        message = "a masked array: its mask would be lost; fill it first (array.filled(value))"
+        raise InvalidTypeError(message)
+    return np.asarray(array)
+
+
+def _from_torch(tensor: Any, name: str) -> NDArray[Any]:
+    if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
+        message = f"expected a dense tensor for {name!r}, got {tensor.dtype} {tensor.layout}"
+        raise InvalidTypeError(message)
+    tensor = tensor.detach()
+    if str(tensor.dtype) == "torch.bfloat16":
+        tensor = tensor.float()  # NumPy has no bfloat16; float32 holds every value of it
+    array: NDArray[Any] = tensor.cpu().resolve_conj().resolve_neg().numpy()
+    return array
+
+
+def _from_dlpack(value: Any) -> NDArray[Any]:
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, ValueError):
+        if hasattr(value, "get"):  # a CuPy array: its copy on the host
+            return np.asarray(value.get())
+        raise
+
+
+def _storable(block: NDArray[Any], name: str) -> NDArray[Any]:
+    kind = block.dtype.kind
+    if block.dtype.names is not None:
+        fields = ", ".join(block.dtype.names)
+        message = (
+            f"{name!r}: expected a plain dtype, got a structured one with fields {fields}; "
+            "save a mapping of one array a field instead"
+        )
+        raise InvalidTypeError(message)
+    if kind == "O":
+        return _from_objects(block, name)
+    if kind not in STORABLE:
+        message = f"{name!r}: an array of dtype {block.dtype} can't be stored"
+        raise InvalidTypeError(message)
+    if block.dtype == np.longdouble and block.dtype.itemsize > 8:
+        message = f"{name!r}: {block.dtype} has no portable form; convert it to float64"
+        raise InvalidTypeError(message)
+    return block
+
+
+def _from_objects(block: NDArray[Any], name: str) -> NDArray[Any]:
+    """Text kept as Python objects is text; anything else is refused."""
+    flat = block.ravel()
+    for position, item in enumerate(flat):
+        if not isinstance(item, str):
+            where = np.unravel_index(position, block.shape)
+            raise _not_an_array(item, name, f" at {[int(i) for i in where]}")
+    return block.astype(np.str_)
+
+
+def _not_an_array(value: object, name: str, where: str) -> InvalidTypeError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    message = (
+        f"{name!r}: expected numbers, text, times, arrays or tensors, "
+        f"got {type(value).__name__}{where}: {shown}"
+    )
+    return InvalidTypeError(message)
+
+
+def _stack(items: list[Any], name: str) -> NDArray[Any]:
+    """Stack results; all must have one shape and one kind of value."""
+    if not items:
+        return np.zeros(0)
+    if all(type(item) in (int, float, bool, complex) for item in items):
+        return _storable(_scalars(items, name), name)
+    blocks = [as_result(item, f"{name}[{position}]") for position, item in enumerate(items)]
+    _require_alike(blocks, name)
+    return np.stack(blocks)
+
+
+def _scalars(items: list[Any], name: str) -> NDArray[Any]:
+    kinds = {type(item) for item in items}
+    if bool in kinds and len(kinds) > 1:
+        odd = next(i for i, item in enumerate(items) if type(item) is not type(items[0]))
+        message = (
+            f"{name!r}: result {odd} is {type(items[odd]).__name__}, the first is "
+            f"{type(items[0]).__name__}: booleans and numbers don't mix"
+        )
+        raise InvalidTypeError(message)
+    return np.asarray(items)
+
+
+def _require_alike(blocks: Sequence[NDArray[Any]], name: str) -> None:
+    first = blocks[0]
+    for position, block in enumerate(blocks):
+        if block.shape != first.shape:
+            message = (
+                f"{name!r}: expected results of shape {first.shape} as the first one, "
+                f"got shape {block.shape} at position {position}"
+            )
+            raise InvalidInputError(message)
+        if _family(block) != _family(first):
+            message = (
+                f"{name!r}: expected {first.dtype} results as the first one, "
+                f"got {block.dtype} at position {position}"
+            )
+            raise InvalidTypeError(message)
+
+
+def _family(block: NDArray[Any]) -> str:
+    kind = block.dtype.kind
+    return "number" if kind in "iufc" else kind.replace("T", "U")
+
+
+def own(block: NDArray[Any]) -> NDArray[Any]:
+    """Return a contiguous copy that nobody else holds."""
+    return np.array(block, order="C", copy=True)
+
+
+# -- dtype safety --------------------------------------------------------------------------------
+
+
+def fit(
+    block: NDArray[Any], dtype: np.dtype[Any], name: str, *, rounding: bool = False
+) -> NDArray[Any]:
+    """Return `block` in `dtype`, with every value kept.
+
+    Parameters
+    ----------
+    block : ndarray
+    dtype : numpy.dtype
+        That of the array in the store.
+    name : str
+        Name of the array, for messages.
+    rounding : bool
+        True where ``dtype=`` asked for this dtype: floats may lose digits, never their size.
+
+    Raises
+    ------
+    InvalidInputError
+        A value can't be held: fractions or NaN into integers, overflow, complex into real,
+        integers beyond a float's exact range, digits lost without `rounding`. The text names the
+        first such value and its position.
+    """
+    if block.dtype == dtype:
+        return block
+    source, target = block.dtype.kind, dtype.kind
+    if target in "UT" and source in "UT":
+        return block
+    if not _convertible(source, target):
+        message = f"{name!r}: expected {dtype} values, got {block.dtype}"
+        raise InvalidInputError(message)
+    with np.errstate(all="ignore"):
+        cast = block.astype(dtype)
+        held = _held(block, cast, rounding=rounding)
+    if not held.all():
+        raise _not_held(block, held, dtype, name)
+    return cast
+
+
+def _convertible(source: str, target: str) -> bool:
+    numbers = "biuf"
+    if target == "c":
+        return source in numbers + "c"
+    if target in "iuf":
+        return source in numbers
+    return source == target  # bool, bytes, times
+
+
+def _held(block: NDArray[Any], cast: NDArray[Any], *, rounding: bool) -> NDArray[np.bool_]:
+    source, target = block.dtype.kind, cast.dtype.kind
+    if source in "iub" and target in "iu":
+        low, high = np.iinfo(cast.dtype).min, np.iinfo(cast.dtype).max
+        return (block >= low) & (block <= high) if source != "b" else np.ones(block.shape, bool)
+    if source == "f" and target in "iu":
+        low, high = float(np.iinfo(cast.dtype).min), float(np.iinfo(cast.dtype).max) + 1.0
+        return np.isfinite(block) & (block >= low) & (block < high) & (np.floor(block) == block)
+    if source in "iu" and target in "fc":
+        return _exact_integers(block, cast)
+    if source in "fc" and target in "fc":
+        finite = np.isfinite(cast) | ~np.isfinite(block)
+        same = (cast.astype(block.dtype) == block) | np.isnan(block)
+        return finite if rounding else finite & same
+    if source in "Mm":
+        return np.asarray(cast.astype(block.dtype) == block) | np.isnat(block)
+    if source == "S":
+        return np.asarray(cast == block)
+    return np.ones(block.shape, bool)
+
+
+def _exact_integers(block: NDArray[Any], cast: NDArray[Any]) -> NDArray[np.bool_]:
+    """Integers that a float holds exactly; the float is compared without overflowing back."""
+    real = cast.real
+    info = np.iinfo(block.dtype)
+    inside = (real >= float(info.min)) & (real < float(info.max) + 1.0)
+    back = np.where(inside, real, 0).astype(block.dtype)
+    return np.asarray(inside & (back == block))
+
+
+def _not_held(
+    block: NDArray[Any], held: NDArray[np.bool_], dtype: np.dtype[Any], name: str
+) -> InvalidInputError:
+    where = np.unravel_index(int(np.argmin(held)), held.shape)
+    position = [int(i) for i in where]
+    hint = f"; pass dtype={str(dtype)!r} to round" if dtype.kind == block.dtype.kind == "f" else ""
+    message = (
+        f"{name!r} holds {dtype}, which can't hold the {block.dtype} value "
+        f"{block[where]!s} at {position}{hint}"
+    )
+    return InvalidInputError(message)
+
+
+# -- results of several parts --------------------------------------------------------------------
+
+
+def split_fields(result: object, dataset_name: str) -> dict[str, Any]:
+    """Return the parts of one task result by array name.
+
+    A dict, dataclass or named tuple gives one part a field, named after it; a tuple gives
+    ``<dataset_name>_0``, ``_1``, ...; anything else is the one part `dataset_name`.
+
+    Examples
+    --------
+    >>> split_fields({"u": 1.0, "v": 2.0}, "wind")
+    {'u': 1.0, 'v': 2.0}
+    >>> split_fields((1.0, 2.0), "wind")
+    {'wind_0': 1.0, 'wind_1': 2.0}
+    """
+    named = named_fields(result)
+    if named is not None:
+        return named
+    if isinstance(result, tuple):
+        return {f"{dataset_name}_{position}": part for position, part in enumerate(result)}
+    return {dataset_name: result}
+
+
+def named_fields(result: object) -> dict[str, Any] | None:
+    """Return the fields of a mapping, dataclass or named tuple; None for anything else."""
+    if isinstance(result, Mapping):
+        return {str(name): part for name, part in result.items()}
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        return {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return dict(zip(result._fields, result, strict=True))
+    return None
