@@ -64,10 +64,10 @@ class SphericalTransform:
         self.sine, weight = np.polynomial.legendre.leggauss(nlat)
         self.nlon = 2 * nlat
         self.lat: Real = np.degrees(np.arcsin(self.sine))
-        self.lon: Real = np.arange(self.nlon) * (360.0 / self.nlon)
-        self.degree: Real = np.arange(truncation + 1.0)
+        self.lon: Real = np.linspace(0, 360, self.nlon, endpoint=False)
+        self.degree: Real = np.arange(truncation + 1, dtype=np.float64)
         self.laplacian: Real = -self.degree * (self.degree + 1) / radius**2
-        self._i_order: Complex = 1j * self.degree[:, None]
+        self._i_order: Complex = (1j * self.degree[:, None]).astype(np.complex128)
         self._set_matrices(weight / 2)
 
     def _set_matrices(self, weight: Real) -> None:
@@ -151,7 +151,8 @@ def _projection(matrix: Real) -> Real:
 def _product(matrix: Real, columns: Complex) -> Complex:
     """Apply a real matrix to complex columns, for each zonal wavenumber (real parts, then not)."""
     pairs = np.ascontiguousarray(columns).view(np.float64).reshape(*columns.shape, 2)
-    return np.matmul(matrix, pairs).view(np.complex128)[..., 0]
+    product: Complex = np.matmul(matrix, pairs).view(np.complex128)[..., 0]
+    return product
 
 
 def legendre(truncation: int, sine: Real) -> tuple[Real, Real]:
