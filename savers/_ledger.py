@@ -1,0 +1,372 @@
+"""The ledger: an append-only stream of records that is the truth about what is saved.
+
+One stream belongs to one dataset, and only the holder of its lock appends to it. Opening replays
+the newest stream and goes on in a new one that begins with a snapshot, so a ledger stays as small
+as its state and a writer that lost its lock appends to a stream nobody reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from savers._frames import encode_frame, raw_offset, read_frames
+from savers._state import PieceRef, State
+from savers._store import storage_errors, write_all
+from savers.errors import LedgerCorruptedError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from savers._store import MappingStore
+
+__all__ = ["FORMAT", "FileStream", "Ledger", "ObjectStream", "replay"]
+
+#: Version of the ledger format; raised when an older reader would misread a newer ledger.
+FORMAT = 1
+#: A stream is compacted once it has grown by this many bytes beyond four times its snapshot.
+COMPACT_BYTES = 16 << 20
+
+
+def stream_prefix(dataset: str) -> str:
+    """Return how the names of a dataset's streams begin."""
+    return quote(dataset, safe="") + "@"
+
+
+class FileStream:
+    """Records in a local file, one write each.
+
+    Parameters
+    ----------
+    path : Path
+    synced : bool
+        True: a record is fsynced before `append` returns.
+    """
+
+    def __init__(self, path: Path, *, synced: bool) -> None:
+        self.path = path
+        self.synced = synced
+        self.size = 0
+        self.damaged = False
+        self._descriptor = -1
+
+    def create(self, frames: Sequence[bytes]) -> None:
+        """Begin the stream with `frames`; it appears whole or not at all."""
+        aside = self.path.with_name(self.path.name + ".new")
+        with storage_errors("write", self.path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(aside, flags | os.O_APPEND, 0o600)
+            try:
+                write_all(descriptor, b"".join(frames))
+                if self.synced:
+                    os.fsync(descriptor)
+                os.replace(aside, self.path)
+                self._sync_folder()
+            except BaseException:
+                os.close(descriptor)
+                raise
+        self.size = sum(map(len, frames))
+        self._descriptor = descriptor
+
+    def _sync_folder(self) -> None:
+        if self.synced:
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def append(self, frame: bytes) -> int:
+        """Append one frame whole or not at all; return where it begins."""
+        begin = self.size
+        with storage_errors("append to", self.path):
+            if self.damaged:
+                self._cut()
+            try:
+                written = os.write(self._descriptor, frame)
+                if written < len(frame):
+                    write_all(self._descriptor, memoryview(frame)[written:])
+            except BaseException:
+                self.damaged = True
+                with contextlib.suppress(OSError):
+                    self._cut()
+                raise
+            self._sync()
+        self.size += len(frame)
+        return begin
+
+    def _cut(self) -> None:
+        os.ftruncate(self._descriptor, self.size)
+        self.damaged = False
+
+    def _sync(self) -> None:
+        """After a failed fsync the pages may be gone for good: the stream must be written anew."""
+        if not self.synced:
+            return
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._cut()
+            message = f"can't sync {self.path}: {error.strerror}; it will be written anew"
+            raise StreamLostError(error.errno, message) from error
+
+    def read(self, at: int, size: int) -> bytes:
+        """Return bytes of the stream."""
+        with storage_errors("read", self.path):
+            data = os.pread(self._descriptor, size, at)
+        if len(data) != size:
+            message = f"can't read {size} bytes at {at} of {self.path}: it ends before"
+            raise StorageError(errno.EIO, message)
+        return data
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class StreamLostError(StorageError):
+    """The stream may have lost what was appended last; it must be written anew."""
+
+
+class ObjectStream:
+    """Records in a store without appends: one object each, numbered."""
+
+    def __init__(self, store: MappingStore, prefix: str) -> None:
+        self.store = store
+        self.prefix = prefix
+        self.size = 0
+        self._objects: list[tuple[int, bytes]] = []
+
+    def create(self, frames: Sequence[bytes]) -> None:
+        """Begin the stream with `frames` in one object."""
+        self.append(b"".join(frames))
+
+    def append(self, frame: bytes) -> int:
+        """Put one frame; return where it begins."""
+        begin = self.size
+        self.store.put(f"{self.prefix}/{len(self._objects):012d}", frame)
+        self._objects.append((begin, frame))
+        self.size += len(frame)
+        return begin
+
+    def read(self, at: int, size: int) -> bytes:
+        """Return bytes of the stream."""
+        begin, frame = next(entry for entry in reversed(self._objects) if entry[0] <= at)
+        return frame[at - begin : at - begin + size]
+
+    def close(self) -> None:
+        """Forget the stream. Idempotent."""
+        self._objects = []
+
+
+# -- a folder of streams ---------------------------------------------------------------------------
+
+
+class Home:
+    """Where the streams of a store's ledger lie: a local folder, or a prefix of a mapping."""
+
+    def __init__(self, folder: Path | None, store: MappingStore | None, prefix: str = "") -> None:
+        self.folder = folder
+        self.store = store
+        self.prefix = prefix
+
+    def streams(self, dataset: str) -> list[str]:
+        """Return the names of a dataset's streams, oldest first."""
+        start = stream_prefix(dataset)
+        return sorted(name for name in self._names() if name.startswith(start))
+
+    def datasets(self) -> list[str]:
+        """Return the datasets that have a stream."""
+        return sorted({unquote(name.rpartition("@")[0]) for name in self._names() if "@" in name})
+
+    def _names(self) -> list[str]:
+        if self.folder is not None:
+            if not self.folder.is_dir():
+                return []
+            found = os.listdir(self.folder)
+            return [n.removesuffix(".log") for n in found if n.endswith(".log")]
+        keys = self._store().list(self.prefix)
+        return sorted({k[len(self.prefix) :].partition("/")[0] for k in keys})
+
+    def _store(self) -> MappingStore:
+        if self.store is None:
+            message = "a ledger needs a folder or a store"
+            raise LedgerCorruptedError(message)
+        return self.store
+
+    def stream(self, name: str, *, synced: bool) -> FileStream | ObjectStream:
+        """Return a stream that is not yet there."""
+        if self.folder is not None:
+            return FileStream(self.folder / f"{name}.log", synced=synced)
+        return ObjectStream(self._store(), self.prefix + name)
+
+    def load(self, name: str) -> memoryview:
+        """Return the bytes of a stream."""
+        if self.folder is not None:
+            return _mapped(self.folder / f"{name}.log")
+        store = self._store()
+        keys = sorted(store.list(f"{self.prefix}{name}/"))
+        return memoryview(b"".join(store.get(key) or b"" for key in keys))
+
+    def remove(self, name: str) -> None:
+        """Remove a stream."""
+        if self.folder is not None:
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / f"{name}.log").unlink()
+            return
+        store = self._store()
+        for key in list(store.list(f"{self.prefix}{name}/")):
+            store.delete(key)
+
+
+def _mapped(path: Path) -> memoryview:
+    with storage_errors("read", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            size = os.fstat(descriptor).st_size
+            if not size:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+        finally:
+            os.close(descriptor)
+
+
+def replay(home: Home, dataset: str) -> tuple[State, str]:
+    """Return the state of a dataset and the name of its stream ("" where it has none).
+
+    Raises
+    ------
+    LedgerCorruptedError
+        A record before the last one is damaged, or the format is newer than this program.
+    """
+    names = home.streams(dataset)
+    if not names:
+        return State(), ""
+    state, data = State(), home.load(names[-1])
+    for frame in read_frames(data, names[-1]):
+        _check_format(frame.record, names[-1])
+        state.apply(frame.record, frame.raw, frame.raw_at)
+    return state, names[-1]
+
+
+def _check_format(record: dict[str, Any], name: str) -> None:
+    if record["kind"] == "header" and record["format"] > FORMAT:
+        message = f"ledger {name} has format {record['format']}, this program reads up to {FORMAT}"
+        raise LedgerCorruptedError(message)
+
+
+class Ledger:
+    """The open ledger of a dataset: its state, and the stream that new records go to.
+
+    Parameters
+    ----------
+    home : Home
+    dataset : str
+    synced : bool
+        True: records are fsynced (``durability="power"``).
+    """
+
+    def __init__(self, home: Home, dataset: str, *, synced: bool) -> None:
+        self.home = home
+        self.dataset = dataset
+        self.synced = synced
+        self.state, self._old = replay(home, dataset)
+        self._read_old = home.load(self._old) if self._old else memoryview(b"")
+        self._stream: FileStream | ObjectStream | None = None
+        self._compact_at = 0
+        self._lost = False
+
+    @property
+    def existed(self) -> bool:
+        """True when there was a ledger before this one was opened."""
+        return bool(self._old)
+
+    def begin(self, store_id: str | None = None) -> None:
+        """Start the stream that this writer appends to, with a snapshot of the state."""
+        self.state.store_id = store_id or self.state.store_id or uuid.uuid4().hex
+        self._compact()
+
+    def _compact(self) -> None:
+        epoch = int(self._old.rpartition("@")[2] or "0") + 1 if self._old else 1
+        name = f"{stream_prefix(self.dataset)}{epoch:08d}"
+        header = {"kind": "header", "format": FORMAT, "store": self.state.store_id,
+                  "dataset": self.dataset}  # fmt: skip
+        records = [(header, []), *self.state.snapshot(self.read)]
+        stream = self.home.stream(name, synced=self.synced)
+        frames = [encode_frame(record, raw) for record, raw in records]
+        if self.home.folder is not None:
+            self.home.folder.mkdir(parents=True, exist_ok=True)
+        stream.create(frames)
+        self._replace_stream(stream, name, frames)
+        self._lost = False
+
+    def _replace_stream(
+        self, stream: FileStream | ObjectStream, name: str, frames: list[bytes]
+    ) -> None:
+        """Go on in the new stream; pieces are from now on read from it."""
+        self._old = name
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._read_old = stream, memoryview(b"")
+        fresh = State()
+        for frame in read_frames(memoryview(b"".join(frames)), name):
+            if frame.record["kind"] in ("array", "header"):
+                fresh.apply(frame.record, frame.raw, frame.raw_at)
+        for mine, theirs in ((self.state.arrays, fresh.arrays), (self.state.pending, fresh.pending)):
+            for key, array in mine.items():
+                array.loose = theirs[key].loose
+        self._compact_at = 4 * stream.size + COMPACT_BYTES
+        for old in self.home.streams(self.dataset):
+            if old != name:
+                self.home.remove(old)
+
+    def append(self, record: dict[str, Any], raw: Sequence[bytes] = ()) -> None:
+        """Append a record and fold it into the state: from here on it is true.
+
+        Raises
+        ------
+        StorageError
+            It could not be written (or synced); the ledger is as before.
+        """
+        if self._lost:
+            self._compact()
+        stream = self._open_stream()
+        frame = encode_frame(record, raw)
+        try:
+            begin = stream.append(frame)
+        except StreamLostError:
+            self._lost = True
+            raise
+        joined = memoryview(frame)[raw_offset(frame) : -1]
+        self.state.apply(record, joined, begin + raw_offset(frame))
+        if stream.size > self._compact_at:
+            self._compact_at += COMPACT_BYTES  # tried again later where there is no room now
+            with contextlib.suppress(StorageError):
+                self._compact()
+
+    def _open_stream(self) -> FileStream | ObjectStream:
+        if self._stream is None:
+            message = f"the ledger of {self.dataset!r} is not open for writing"
+            raise StorageError(errno.EBADF, message)
+        return self._stream
+
+    def read(self, piece: PieceRef) -> bytes:
+        """Return the bytes of a piece."""
+        if self._stream is None:
+            return bytes(self._read_old[piece.at : piece.at + piece.size])
+        return self._stream.read(piece.at, piece.size)
+
+    def close(self) -> None:
+        """Close the stream. Idempotent."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None

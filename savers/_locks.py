@@ -1,0 +1,237 @@
+"""One driver a dataset: who holds it, and when a dead holder is taken over.
+
+A lock is a small file that names its holder: host, boot, process and the time that process
+started. On the same host a holder is dead when that very process is gone (a process id alone can
+be used again); on another host when its lease ran out. The file appears by `link`, which fails
+where one exists on every file system; taking over is serialized by a second such file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from savers._store import storage_errors
+from savers.errors import StoreInUseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Holder", "Lock", "current_holder"]
+
+#: Seconds after which a holder on another host that did not renew its lease counts as dead.
+LEASE = 60.0
+#: Seconds to wait for somebody else's takeover.
+PATIENCE = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock."""
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+    since: float
+    renewed: float
+    token: str
+
+    def describe(self) -> str:
+        """Return the holder in words."""
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"process {self.pid} on {self.host} since {since}"
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def process_start(pid: int) -> str:
+    """Return when a process started, in the kernel's own clock; "" where there is none."""
+    with contextlib.suppress(OSError, IndexError):
+        text = Path(f"/proc/{pid}/stat").read_text()
+        fields = text.rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
+    return ""
+
+
+def current_holder() -> Holder:
+    """Return this process as a holder, with a token of its own."""
+    now = time.time()
+    pid = os.getpid()
+    return Holder(
+        socket.gethostname(), _boot_id(), pid, process_start(pid), now, now, uuid.uuid4().hex
+    )
+
+
+def is_dead(holder: Holder, now: float) -> bool:
+    """Return whether a holder can no longer write."""
+    if holder.host == socket.gethostname() and holder.boot == _boot_id():
+        return process_start(holder.pid) != holder.started
+    if holder.host == socket.gethostname() and holder.boot and _boot_id():
+        return True  # this host was started anew since
+    return now - holder.renewed > LEASE
+
+
+class Lock:
+    """The lock of one dataset.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file.
+    subject : str
+        What it protects, for messages.
+    """
+
+    def __init__(self, path: Path, subject: str) -> None:
+        self.path = path
+        self.subject = subject
+        self.holder: Holder | None = None
+
+    def acquire(self, *, wait: float = 0.0) -> None:
+        """Become the holder.
+
+        Raises
+        ------
+        StoreInUseError
+            A living process holds it (after `wait` seconds); the text names it.
+        """
+        deadline = time.monotonic() + wait
+        mine = current_holder()
+        while not self._try(mine):
+            if time.monotonic() >= deadline:
+                raise self._refused()
+            time.sleep(0.02)
+        self.holder = mine
+
+    def _try(self, mine: Holder) -> bool:
+        with storage_errors("lock", self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if _create(self.path, mine):
+                return True
+            found = read_holder(self.path)
+            if found is not None and not is_dead(found, time.time()):
+                return False
+            return self._take_over(mine)
+
+    def _take_over(self, mine: Holder) -> bool:
+        """Replace a dead holder; only one process at a time gets to look and replace."""
+        with _exclusive(self.path.with_name(self.path.name + ".takeover"), mine):
+            found = read_holder(self.path)
+            if found is not None and not is_dead(found, time.time()):
+                return False
+            aside = self.path.with_name(f"{self.path.name}.{mine.token}")
+            _write(aside, mine)
+            os.replace(aside, self.path)
+        return True
+
+    def _refused(self) -> StoreInUseError:
+        found = read_holder(self.path)
+        who = found.describe() if found else "another process"
+        message = f"{self.subject} is in use by {who}; wait for it to end, or end it"
+        return StoreInUseError(message)
+
+    def check(self) -> None:
+        """Renew the lease, and make sure that nobody took over in the meantime.
+
+        Raises
+        ------
+        StoreInUseError
+            Another process took over while this one did not renew its lease.
+        """
+        mine = self.holder
+        if mine is None or time.time() - mine.renewed < LEASE / 4:
+            return
+        found = read_holder(self.path)
+        if found is None or found.token != mine.token:
+            self.holder = None
+            raise self._refused()
+        renewed = Holder(**{**asdict(mine), "renewed": time.time()})
+        with storage_errors("renew the lock", self.path):
+            aside = self.path.with_name(f"{self.path.name}.{mine.token}")
+            _write(aside, renewed)
+            os.replace(aside, self.path)
+        self.holder = renewed
+
+    def release(self) -> None:
+        """Let others in. Idempotent."""
+        mine, self.holder = self.holder, None
+        if mine is None or mine.pid != os.getpid():
+            return
+        found = read_holder(self.path)
+        if found is not None and found.token == mine.token:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Return the holder that a lock file names; None where it can't be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            return Holder(**json.loads(file.read(4096)))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write(path: Path, holder: Holder) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        os.write(descriptor, json.dumps(asdict(holder)).encode())
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: Path, holder: Holder) -> bool:
+    """Make the lock file appear whole, where there is none."""
+    aside = path.with_name(f"{path.name}.{holder.token}")
+    _write(aside, holder)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+    return True
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path, mine: Holder) -> Iterator[None]:
+    """Hold `path` for a moment. A holder that died there is passed by once it is dead."""
+    deadline = time.monotonic() + PATIENCE
+    while not _create(path, mine):
+        found = read_holder(path)
+        if found is not None and is_dead(found, time.time()):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        elif time.monotonic() >= deadline:
+            message = f"{path} is held by {found.describe() if found else 'another process'}"
+            raise StoreInUseError(message)
+        else:
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def moment(path: Path) -> Iterator[None]:
+    """Hold `path` for a short critical section between processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _exclusive(path, current_holder()):
+        yield
