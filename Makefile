@@ -28,11 +28,11 @@ docs: $(VENV)/.docs  ## the documentation as HTML (docs/_build/html), warnings a
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(VENV)/.bench  ## ours beside the peers, on the same work
+bench: $(if $(wildcard benchmarks/run.py),$(VENV)/.bench)  ## ours beside the peers, on the same work
 	@if [ -f benchmarks/run.py ]; then $(BIN)/python benchmarks/run.py; \
 	 else echo "make bench comes later: benchmarks/run.py is not there yet"; fi
 
-torture: $(VENV)/.test  ## every crash point and fault (minutes)
+torture: $(if $(wildcard tests/torture*.py),$(VENV)/.test)  ## every crash point and fault (minutes)
 	@for script in tests/torture*.py; do \
 	   if [ -f "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	   else echo "make torture comes later: tests/torture*.py is not there yet"; fi; done
