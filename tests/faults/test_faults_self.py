@@ -246,6 +246,11 @@ def test_errors_reach_python(writer, tmp_path, name):
     assert failed > 5
 
 
+def test_hdf5_names_a_full_disk(writer, root):
+    result = writer("write_hdf5", rows=8).run(root, fail(1, errno.ENOSPC))
+    assert result.stdout.split() == [str(errno.ENOSPC)]
+
+
 # ---- power cuts ----
 
 
