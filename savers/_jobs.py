@@ -138,6 +138,8 @@ class JobWriter(ABC):
     """The way of one job's results into its saver. Used by one thread at a time."""
 
     state: JobState
+    #: Results that the last `commit` had to hold back, as they wait for those of earlier items.
+    pending: int = 0
 
     @abstractmethod
     def stage(

@@ -1,0 +1,360 @@
+"""The loop of a run: work goes out, results go to the saver, failures follow the policy."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import contextmanager, nullcontext
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from savers import Failure, ItemStatus, JobWriter
+from taskmanager._events import emit
+from taskmanager._executors import make_pool
+from taskmanager._flow import Chunking, Flow, Settled
+from taskmanager._pool import Outcome, TaskPlan
+from taskmanager._progress import ProgressReport, Ticker, reporter
+from taskmanager._run import Insights, ItemFailure, Run
+from taskmanager._saving import Saving
+from taskmanager._signals import Interruption
+from taskmanager.errors import TaskFailedError, TaskTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taskmanager._pool import Pool
+    from taskmanager._settings import Call, Settings
+    from taskmanager._source import Entry, Source
+
+__all__ = ["LOOK_AHEAD", "Drive", "chunking_of", "plan_of", "task_error"]
+
+#: Items taken from the input before earlier ones went to the saver.
+LOOK_AHEAD = 250
+
+_PATIENCE = 0.5  # seconds between two looks at clock and progress
+
+
+def plan_of(settings: Settings, call: Call, seed: int) -> TaskPlan:
+    """Return what the workers need to know."""
+    return TaskPlan(settings.factory, dict(call.kwargs_task), seed, call.at_once, settings.timeout)
+
+
+def chunking_of(settings: Settings, call: Call) -> Chunking:
+    """Return how chunks are sized: automatic ones never let a crash repeat over an interval."""
+    fixed = None if call.chunk_size == "auto" else call.chunk_size
+    most = LOOK_AHEAD // 2
+    if call.saver is not None and call.policy.items is not None:
+        most = call.policy.items
+    return Chunking(fixed, most, settings.workers)
+
+
+def task_error(entry: Entry, outcome: Outcome) -> TaskFailedError:
+    """Return what is raised for an item that was given up."""
+    error = outcome.error
+    if isinstance(error, TaskFailedError):
+        error.index, error.item = entry.place, entry.work.item
+        return error
+    shown = repr(entry.work.item)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    failure = TaskFailedError(
+        f"item {entry.place} ({shown}) failed after {max(entry.attempts, 1)} attempt(s): "
+        f"{type(error).__name__}: {error}",
+        entry.place,
+        entry.work.item,
+    )
+    failure.__cause__ = error
+    if error is not None and error.__traceback__ is None and outcome.traceback:
+        failure.add_note(f"In the worker:\n{outcome.traceback}")
+    return failure
+
+
+class Drive:
+    """Run the items of a source and give their results to a writer, or keep them.
+
+    Parameters
+    ----------
+    settings : Settings
+    call : Call
+    source : Source
+    pool : Pool
+    """
+
+    def __init__(self, settings: Settings, call: Call, source: Source, pool: Pool) -> None:
+        self._settings = settings
+        self._call = call
+        self._source = source
+        self._pool = pool
+        self._chunking = chunking_of(settings, call)
+        self._flow = Flow(
+            pool, source, settings.retry, self._chunking, self._room, on_retry=_log_retry
+        )
+        self._saving: Saving | None = None
+        self._kept: dict[int, Any] = {}
+        self._finished = 0
+        self._failures: list[ItemFailure] = []
+        self._stop: BaseException | None = None
+        self._begin = monotonic()
+        self._ticker = Ticker(reporter(settings.progress), self._report)
+
+    @classmethod
+    @contextmanager
+    def start(cls, settings: Settings, call: Call, source: Source, seed: int) -> Iterator[Drive]:
+        """Make the pool, and end it however the run goes."""
+        pool = make_pool(settings.executor, plan_of(settings, call, seed), settings.workers)
+        try:
+            yield cls(settings, call, source, pool)
+        except BaseException:
+            pool.close(grace=0.0)
+            raise
+        pool.close()
+
+    # --- the run -----------------------------------------------------------------------------
+
+    def run(self, writer: JobWriter | None) -> Run:
+        """Run until the input ends or something ends the run; return or raise what came of it."""
+        emit("run_started", task=self._settings.name, resumed=self._source.resumed)
+        if writer is not None:
+            limit = self._settings.max_inflight_bytes
+            self._saving = Saving(writer, self._call.policy, limit, self._flow.wake)
+        interruption = Interruption(self._settings.grace, self._on_interruption)
+        with interruption if writer is not None else nullcontext():
+            try:
+                self._loop(interruption)
+                self._settle_refused()
+            except BaseException as error:
+                self._stop = error
+            self._wind_down(interruption)
+        self._ticker.close()
+        emit("run_ended", **self._counts(), error=repr(self._stop) if self._stop else None)
+        if self._stop is not None:
+            raise self._stop
+        return self.result(writer)
+
+    def _loop(self, interruption: Interruption) -> None:
+        while not self._flow.done and self._stop is None:
+            self._absorb(self._flow.step(_PATIENCE))
+            self._ticker.tick()
+            if interruption.signum:
+                self._stop = interruption.error()
+            elif self._saving is not None:
+                self._look_at_saving(self._saving)
+            self._check_deadline()
+
+    def _settle_refused(self) -> None:
+        """Wait until the saver has looked at every result: it may refuse some of the last ones."""
+        if self._saving is not None and self._stop is None:
+            self._saving.drain()
+            self._look_at_saving(self._saving)
+
+    def _wind_down(self, interruption: Interruption) -> None:
+        """End the pool, save what is finished, and finish the job if nothing is left to do."""
+        if self._stop is not None:
+            grace = 0.0 if interruption.over else interruption.remaining
+            self._end_pool(grace)
+        if self._saving is None:
+            return
+        timeout = None
+        if interruption.signum:
+            timeout = 0.0 if interruption.over else interruption.remaining + 0.1
+        try:
+            ended = self._saving.finish(self._items_when_complete(), timeout)
+        except BaseException as error:  # the second signal
+            self._stop, ended = error, False
+        if self._saving.error is not None and not interruption.signum:
+            self._stop = self._storage_error(self._saving.error)
+        if interruption.signum:
+            self._say_how_to_go_on(ended)
+
+    def _end_pool(self, grace: float) -> None:
+        try:
+            self._pool.close(grace=grace)
+            self._absorb(self._flow.settle(self._pool.poll(0.0)))
+        except BaseException as error:
+            if self._stop is None or not isinstance(error, Exception):
+                self._stop = error
+
+    # --- what came back ----------------------------------------------------------------------
+
+    def _absorb(self, settled: list[Settled]) -> None:
+        if not settled:
+            return
+        good = [pair for pair in settled if pair[1].error is None]
+        self._finished += len(good)
+        if self._call.keep:
+            self._kept.update((entry.place, outcome.value) for entry, outcome in good)
+        if self._saving is not None and good:
+            self._saving.put(good)
+        if len(good) < len(settled):
+            for entry, outcome in settled:
+                if outcome.error is not None:
+                    self._give_up(entry, outcome)
+
+    def _look_at_saving(self, saving: Saving) -> None:
+        while saving.refused:
+            entry, error = saving.refused.popleft()
+            self._finished -= 1
+            self._kept.pop(entry.place, None)
+            self._give_up(entry, Outcome(entry.work.index, error=error))
+        if saving.error is not None and self._stop is None:
+            self._stop = self._storage_error(saving.error)
+
+    def _give_up(self, entry: Entry, outcome: Outcome) -> None:
+        error = outcome.error
+        if error is None:
+            return
+        attempts = max(entry.attempts, 1)
+        self._failures.append(
+            ItemFailure(entry.place, entry.work.item, error, outcome.traceback, attempts)
+        )
+        emit(
+            "item_failed", logging.WARNING, index=entry.place, error=repr(error), attempts=attempts
+        )
+        if self._saving is not None:
+            final = self._settings.errors == "skip"
+            self._saving.fail(
+                Failure(
+                    entry.work.index,
+                    entry.digest,
+                    type(error).__name__,
+                    str(error),
+                    attempts,
+                    final,
+                )
+            )
+        self._stop = self._stop or self._reason_to_stop(entry, outcome)
+
+    def _reason_to_stop(self, entry: Entry, outcome: Outcome) -> BaseException | None:
+        most = self._settings.max_failures
+        if self._settings.errors == "raise":
+            return task_error(entry, outcome)
+        if most is not None and len(self._failures) > most:
+            error = task_error(entry, outcome)
+            error.add_note(f"the run ended as more than max_failures={most} items failed")
+            return error
+        return None
+
+    def _check_deadline(self) -> None:
+        limit = self._settings.deadline
+        if limit is not None and self._stop is None and not self._flow.done:
+            if monotonic() - self._begin > limit:
+                self._stop = TaskTimeoutError(
+                    f"the run took longer than deadline={limit:g} s, {self._flow.out} items were "
+                    "out; what is finished was kept, the same call goes on"
+                )
+
+    def _on_interruption(self) -> None:
+        if self._saving is not None:
+            self._saving.commit_soon()
+        self._flow.wake()
+
+    # --- how much may go out -----------------------------------------------------------------
+
+    def _room(self, out: int) -> int:
+        """Return how many more items may go to the pool, `out` of them being there."""
+        chunks = self._chunking.size(self._flow.executed, self._flow.seconds)
+        workers = self._pool.workers
+        interval = self._call.policy.items if self._saving is not None else None
+        ahead = max(LOOK_AHEAD, interval or 0, 2 * workers * chunks)
+        if self._saving is None:
+            return ahead - out
+        saving = self._saving
+        room = ahead - out - saving.unstaged
+        if interval is not None:  # what a crash may repeat
+            room = min(room, 2 * interval + workers * chunks - out - saving.uncommitted)
+        room = min(room, self._room_in_memory(saving, out))
+        saving.wanted = room <= chunks
+        return room
+
+    def _room_in_memory(self, saving: Saving, out: int) -> int:
+        free = self._settings.max_inflight_bytes - saving.held_bytes
+        mean = saving.mean_bytes
+        room = int(free / mean) - out if mean else LOOK_AHEAD
+        return max(room, 0 if out or saving.unstaged else 1)
+
+    # --- what came of it ---------------------------------------------------------------------
+
+    def result(self, writer: JobWriter | None) -> Run:
+        """Return the run as its caller sees it."""
+        failures = tuple(sorted(self._failures, key=lambda failure: failure.index))
+        return Run(self._counts(), failures, self._insights(), lambda: self._results(writer))
+
+    def _counts(self) -> dict[str, int]:
+        given_up = len(self._failures)
+        final = self._settings.errors == "skip"
+        return {
+            "items": self._source.taken,
+            "executed": self._flow.executed,
+            "resumed": self._source.resumed,
+            "saved": self._saving.saved if self._saving else 0,
+            "failed": 0 if final else given_up,
+            "skipped": self._source.skipped + (given_up if final else 0),
+        }
+
+    def _insights(self) -> Insights:
+        saving = self._saving
+        return Insights(
+            seconds=monotonic() - self._begin,
+            task_seconds=self._flow.seconds,
+            save_seconds=saving.seconds if saving else 0.0,
+            saved_bytes=saving.nbytes if saving else 0,
+            workers=self._pool.workers,
+            executed=self._flow.executed,
+        )
+
+    def _report(self) -> ProgressReport:
+        source, saving = self._source, self._saving
+        items = self._call.inputs.items
+        return ProgressReport(
+            done=source.resumed + source.skipped + self._finished + len(self._failures),
+            total=len(items) if hasattr(items, "__len__") else None,
+            resumed=source.resumed + source.skipped,
+            failed=len(self._failures),
+            saved=saving.saved if saving else 0,
+            nbytes=saving.nbytes if saving else 0,
+            seconds=monotonic() - self._begin,
+        )
+
+    def _items_when_complete(self) -> int | None:
+        """Return the number of items of the job when none is left to do, else None."""
+        if self._stop is not None or not self._flow.done:
+            return None
+        open_failures = self._failures and self._settings.errors != "skip"
+        return None if open_failures else self._source.complete()
+
+    def _results(self, writer: JobWriter | None) -> Iterator[Any]:
+        for place in range(self._source.taken):
+            if place in self._kept or writer is None:
+                yield self._kept.get(place)
+                continue
+            position = self._source.position(place)
+            status = writer.state.status
+            done = position < len(status) and status[position] == ItemStatus.DONE
+            yield writer.read(position) if done else None
+
+    def _storage_error(self, error: BaseException) -> BaseException:
+        error.add_note(
+            f"{self._counts()['saved']} results were committed by this run and are kept; "
+            "the same call goes on from there"
+        )
+        return error
+
+    def _say_how_to_go_on(self, ended: bool) -> None:
+        counts = self._counts()
+        done = counts["resumed"] + counts["saved"] + counts["skipped"]
+        lost = "" if ended else " (saving did not end in time: the last interval may run again)"
+        print(
+            f"Stopped. {done} items are saved, {counts['saved']} of them by this run{lost}. "
+            "Run the same call again to go on.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _log_retry(entry: Entry, outcome: Outcome, delay: float) -> None:
+    emit(
+        "item_retried",
+        index=entry.place,
+        error=repr(outcome.error),
+        attempts=entry.attempts,
+        delay=round(delay, 3),
+    )

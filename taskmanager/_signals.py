@@ -1,0 +1,105 @@
+"""Ctrl-C and SIGTERM: stop handing out work, save what is finished, end in time."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+
+__all__ = ["Interruption"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Turn the first signal into a request, the second (or the end of the grace) into its end.
+
+    Handlers are installed only on the main thread and for signals that are not ignored; the
+    earlier ones are put back on exit.
+
+    Parameters
+    ----------
+    grace : float
+        Seconds between the first signal and the end.
+    on_request : callable
+        Called from the handler of the first signal; it must only wake somebody.
+
+    Attributes
+    ----------
+    signum : int
+        The signal that came first, 0 while none did.
+    """
+
+    def __init__(self, grace: float, on_request: Callable[[], None]) -> None:
+        self.signum = 0
+        self.over = False
+        self._grace = grace
+        self._end = float("inf")
+        self._on_request = on_request
+        self._earlier: dict[int, Any] = {}
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for signum in _SIGNALS:
+                if signal.getsignal(signum) is signal.SIG_IGN:
+                    continue
+                self._earlier[signum] = signal.signal(signum, self._on_signal)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    @property
+    def remaining(self) -> float:
+        """Seconds of grace that are left; all of it while nobody asked to stop."""
+        return min(self._grace, max(0.0, self._end - monotonic()))
+
+    def error(self) -> BaseException:
+        """Return what the run ends with: exit status 130 for SIGINT, 143 for SIGTERM."""
+        if self.signum == signal.SIGTERM:
+            return SystemExit(128 + signal.SIGTERM)
+        return KeyboardInterrupt()
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        del frame
+        if self.signum:
+            self.over = True
+            self._restore()
+            raise self.error()
+        self.signum = signum
+        self._end = monotonic() + self._grace
+        name = signal.Signals(signum).name
+        print(
+            f"\n{name}: saving what is finished, then ending (within {self._grace:g} s; "
+            "a second signal ends at once)",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._start_timer(signum)
+        self._on_request()
+
+    def _start_timer(self, signum: int) -> None:
+        """Send the second signal ourselves when the main thread is still busy by then."""
+        main = threading.main_thread().ident
+        self._timer = threading.Timer(self._grace, signal.pthread_kill, (main, signum))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _restore(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for signum, handler in self._earlier.items():
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
+        self._earlier.clear()
