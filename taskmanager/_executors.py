@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
+from taskmanager._limits import usable_cores
 from taskmanager._serial import SerialPool
 from taskmanager._threads import ThreadPool
 
@@ -59,10 +59,3 @@ def default_workers(executor: object) -> int:
     """Return the number of workers where none was given: the executor's own, else usable cores."""
     own = getattr(executor, "_max_workers", None)
     return own if isinstance(own, int) and own > 0 else usable_cores()
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

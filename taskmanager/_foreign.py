@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from taskmanager._execute import device_of, failed, run_chunk, set_up, setup_failed
 from taskmanager._mailbox import Mailbox
-from taskmanager._pickling import dump_plan, portable_error
+from taskmanager._pickling import portable_error, wrap
 from taskmanager._task import Context, Task
 from taskmanager.errors import TaskManagerError
 
@@ -115,7 +115,7 @@ class _Shipped:
 
     @classmethod
     def of(cls, plan: TaskPlan, *, local: bool) -> _Shipped:
-        return cls(plan, uuid4().hex, b"" if local else dump_plan(plan))
+        return cls(plan, uuid4().hex, b"" if local else wrap(plan).payload)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (self.token, self.payload)
