@@ -95,7 +95,7 @@ class Pool(Protocol):
         """Queue a chunk. Never blocks for long; called by the manager's thread only."""
 
     def poll(self, timeout: float | None) -> list[Outcome]:
-        """Return outcomes that arrived, waiting up to `timeout` seconds (None: as long as it takes).
+        """Return outcomes that arrived, waiting up to `timeout` s (None: as long as it takes).
 
         Returns an empty list after the timeout, or at once when `wake` is called. Outcomes come
         as items finish, not as chunks do, where the executor can do that.

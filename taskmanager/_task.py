@@ -65,24 +65,25 @@ class Task:
     ...         return item * item
     """
 
-    #: Change it when results change: an unfinished job of another version is not mixed with new results.
+    #: Change it when results change: an unfinished job of another version is not mixed with them.
     version: str = ""
 
     @property
     def context(self) -> Context:
         """The worker and item that this thread works on now (see `Context`)."""
         try:
-            return _current.context  # type: ignore[no-any-return]
+            context: Context = _current.context
         except AttributeError:
-            _current.context = Context()
-            return _current.context
+            context = _current.context = Context()
+        return context
 
-    def process_item(self, item: Any, **kwargs: Any) -> Any:
+    # `*args` is never passed: with it, type checkers let overrides name parameters of their own.
+    def process_item(self, item: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the result of one item: an array, tensor, scalar, dict, dataclass or tuple."""
         message = f"{type(self).__name__} has no process_item(item)"
         raise NotImplementedError(message)
 
-    def process_items(self, items: Sequence[Any], **kwargs: Any) -> Sequence[Any]:
+    def process_items(self, items: Sequence[Any], *args: Any, **kwargs: Any) -> Sequence[Any]:
         """Return one result an item, in order; called with whole chunks when ``at_once=True``."""
         return [self.process_item(item, **kwargs) for item in items]
 
@@ -99,7 +100,7 @@ class FunctionTask(Task):
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    def process_item(self, item: Any, **kwargs: Any) -> Any:
+    def process_item(self, item: Any, *args: Any, **kwargs: Any) -> Any:
         return self.function(item, **kwargs)
 
 
@@ -137,7 +138,7 @@ class _Given:
 
 
 def task_name(task: object) -> str:
-    """Return the name under which the ledger knows a task: ``module.qualname`` of class or function."""
+    """Return the name under which the ledger knows a task: ``module.qualname``."""
     if isinstance(task, Task) and not isinstance(task, FunctionTask):
         task = type(task)
     name = getattr(task, "__qualname__", type(task).__qualname__)
