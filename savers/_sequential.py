@@ -156,7 +156,9 @@ class _SequentialWriter(JobWriter):
 
     def read(self, position: int) -> object:
         kind = type(self._saver).__name__
-        raise NotImplementedError(f"{kind} can't read back: ask for keep_results=True")
+        raise NotImplementedError(
+            f"{kind} can't read back item {position}: ask for keep_results=True"
+        )
 
     def _advance(self) -> None:
         """Move on to the first item that nobody knows the end of."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sized
 from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,7 @@ class Drive:
         if self._saving.error is not None and not interruption.signum:
             self._stop = self._storage_error(self._saving.error)
         if interruption.signum:
-            self._say_how_to_go_on(ended)
+            self._say_how_to_go_on(ended=ended)
 
     def _end_pool(self, grace: float) -> None:
         try:
@@ -235,12 +236,13 @@ class Drive:
 
     def _check_deadline(self) -> None:
         limit = self._settings.deadline
-        if limit is not None and self._stop is None and not self._flow.done:
-            if monotonic() - self._begin > limit:
-                self._stop = TaskTimeoutError(
-                    f"the run took longer than deadline={limit:g} s, {self._flow.out} items were "
-                    "out; what is finished was kept, the same call goes on"
-                )
+        if limit is None or self._stop is not None or self._flow.done:
+            return
+        if monotonic() - self._begin > limit:
+            self._stop = TaskTimeoutError(
+                f"the run took longer than deadline={limit:g} s, {self._flow.out} items were "
+                "out; what is finished was kept, the same call goes on"
+            )
 
     def _on_interruption(self) -> None:
         if self._saving is not None:
@@ -306,7 +308,7 @@ class Drive:
         items = self._call.inputs.items
         return ProgressReport(
             done=source.resumed + source.skipped + self._finished + len(self._failures),
-            total=len(items) if hasattr(items, "__len__") else None,
+            total=len(items) if isinstance(items, Sized) else None,
             resumed=source.resumed + source.skipped,
             failed=len(self._failures),
             saved=saving.saved if saving else 0,
@@ -338,16 +340,15 @@ class Drive:
         )
         return error
 
-    def _say_how_to_go_on(self, ended: bool) -> None:
+    def _say_how_to_go_on(self, *, ended: bool) -> None:
         counts = self._counts()
         done = counts["resumed"] + counts["saved"] + counts["skipped"]
         lost = "" if ended else " (saving did not end in time: the last interval may run again)"
-        print(
+        sys.stderr.write(
             f"Stopped. {done} items are saved, {counts['saved']} of them by this run{lost}. "
-            "Run the same call again to go on.",
-            file=sys.stderr,
-            flush=True,
+            "Run the same call again to go on.\n"
         )
+        sys.stderr.flush()
 
 
 def _log_retry(entry: Entry, outcome: Outcome, delay: float) -> None:

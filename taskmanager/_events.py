@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
 __all__ = ["emit", "events_to_file"]

@@ -12,13 +12,13 @@ from taskmanager._drive import Drive
 from taskmanager._events import emit
 from taskmanager._items import arguments_digest
 from taskmanager._resume import Comparison, Decision
-from taskmanager._run import Run
 from taskmanager._source import KeyedSource, PlainSource, PositionSource
 from taskmanager.errors import LedgerMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from taskmanager._run import Run
     from taskmanager._settings import Call, Settings
 
 __all__ = ["draw_seed", "run_job"]

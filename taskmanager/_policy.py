@@ -169,7 +169,7 @@ class RetryPolicy:
     def _worth_it(self, error: BaseException) -> bool:
         if isinstance(self.retry_on, tuple) or _is_exception(self.retry_on):
             return isinstance(error, self.retry_on)  # type: ignore[arg-type]
-        return bool(self.retry_on(error))  # type: ignore[call-arg]
+        return bool(self.retry_on(error))
 
 
 def _is_exception(kind: object) -> bool:

@@ -118,7 +118,7 @@ class _Lines:
     """A line every few seconds, for log files."""
 
     def __init__(self, stream: TextIO, after: float) -> None:
-        self.every = 5.0 if not after else after
+        self.every = after or 5.0
         self._stream = stream
         self._quiet = bool(after)
 

@@ -1,4 +1,4 @@
-"""Planning a resume, without any I/O: is this call a known job, or a new one?
+"""Planning a resume, without any I/O: whether this call is a known job, or a new one.
 
 `Comparison` is fed with the first items of the input, and holds their digests against every job
 in the ledger until it is clear which one this is. Nothing here reads, writes or runs anything.
@@ -49,7 +49,7 @@ class Decision:
 def settled(state: JobState) -> NDArray[np.bool_]:
     """Return which known items of a job need no run: done, or given up for good."""
     status = state.status[: state.known()]
-    return (status == ItemStatus.DONE) | (status == ItemStatus.SKIPPED)
+    return np.isin(status, (ItemStatus.DONE, ItemStatus.SKIPPED))
 
 
 @dataclass(slots=True)

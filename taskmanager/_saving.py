@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from savers import CoordinateNotFoundError, Failure, InvalidInputError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from taskmanager._policy import SaveEvery
     from taskmanager._pool import Outcome
     from taskmanager._source import Entry
+
+    _Message: TypeAlias = list[tuple[Entry, Outcome]] | Failure | "_Reached" | None
 
 __all__ = ["Saving", "size_of"]
 
@@ -84,7 +86,7 @@ class Saving:
         self._policy = policy
         self._max_bytes = max_bytes
         self._wake = wake
-        self._queue: SimpleQueue[list[tuple[Entry, Outcome]] | Failure | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Message] = SimpleQueue()
         self._put = self._queued_bytes = 0  # written by the driver
         self._looked_at = self._staged = self._refused = self._looked_bytes = 0  # by the thread
         self._staged_bytes = self._since_commit = 0
@@ -98,7 +100,7 @@ class Saving:
     # --- the driver's side -------------------------------------------------------------------
 
     def put(self, results: list[tuple[Entry, Outcome]]) -> None:
-        """Take results in. Never blocks: the driver looks at the counts before it hands out work."""
+        """Take results in, at once: the driver looks at the counts before it hands out work."""
         self._put += len(results)
         self._queued_bytes += sum(size_of(outcome.value) for _, outcome in results)
         self._queue.put(results)
@@ -161,14 +163,16 @@ class Saving:
         try:
             while (results := self._next()) is not None:
                 self._take(results)
-            self._commit()
-            if self._finish is not None:
+            if self._finish is None:
+                self._commit()
+            else:
                 self._writer.finish(self._finish)
+                self.saved = self._staged - self._writer.pending
         except BaseException as error:
             self.error = error
         self._wake()
 
-    def _next(self) -> Any:
+    def _next(self) -> _Message:
         """Return what comes next, committing when time is up before anything comes."""
         seconds = self._policy.seconds
         while seconds is not None and self._since_commit:
@@ -178,7 +182,7 @@ class Saving:
                 self._commit()
         return self._queue.get()
 
-    def _take(self, results: Any) -> None:
+    def _take(self, results: list[tuple[Entry, Outcome]] | Failure | _Reached) -> None:
         if isinstance(results, Failure):
             self._writer.fail(results)
             self._failures = True

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from savers import Saver
 from taskmanager._executors import EXECUTORS, default_workers
 from taskmanager._policy import OnError, RetryPolicy, SaveEvery, check_choice, check_number
-from taskmanager._progress import ProgressSetting
-from taskmanager._resume import Resume
-from taskmanager._source import Inputs
-from taskmanager._task import Task
+
+if TYPE_CHECKING:
+    from taskmanager._progress import ProgressSetting
+    from taskmanager._resume import Resume
+    from taskmanager._source import Inputs
+    from taskmanager._task import Task
 
 __all__ = ["Call", "ChunkSize", "Settings", "Write", "check_iterable"]
 
@@ -85,11 +87,7 @@ class Call:
             raise TypeError(f"saver: expected a savers.Saver or None, got {self.saver!r}")
         SaveEvery.of(self.save_interval)
         if self.chunk_size != "auto":
-            if isinstance(self.chunk_size, str):
-                raise ValueError(
-                    f"chunk_size: expected 'auto' or a whole number, got {self.chunk_size!r}"
-                )
-            check_number("chunk_size", self.chunk_size, least=1, whole=True)
+            check_number("chunk_size (or 'auto')", self.chunk_size, least=1, whole=True)
         _check_names("kwargs_task", self.kwargs_task)
         _check_names("save_kwargs", self.save_kwargs)
         check_choice("resume", self.resume, (True, "new", "restart"))

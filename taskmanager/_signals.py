@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -81,12 +82,14 @@ class Interruption:
         self.signum = signum
         self._end = monotonic() + self._grace
         name = signal.Signals(signum).name
-        print(
-            f"\n{name}: saving what is finished, then ending (within {self._grace:g} s; "
-            "a second signal ends at once)",
-            file=sys.stderr,
-            flush=True,
+        # `write` on the descriptor: a handler must not wait for a lock of the stream.
+        text = (
+            f"\n{name}: saving what is finished, ending within {self._grace:g} s; once more: now\n"
         )
+        try:
+            os.write(sys.stderr.fileno(), text.encode())
+        except (OSError, ValueError):  # a notebook's stream has no descriptor
+            sys.stderr.write(text)
         self._start_timer(signum)
         self._on_request()
 

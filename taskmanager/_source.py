@@ -63,7 +63,8 @@ class Inputs:
         labels = self.labels(item)
         if not isinstance(labels, Mapping):
             raise InvalidInputError(
-                f"labels(item) of item {place}: expected a mapping dimension -> label, got {labels!r}"
+                f"labels(item) of item {place}: expected a mapping dimension -> label, "
+                f"got {labels!r}"
             )
         return dict(labels)
 
@@ -91,7 +92,10 @@ class Source(Protocol):
     taken: int  #: Items taken from the input so far, with those that need no run.
     resumed: int  #: Of these: found done.
     skipped: int  #: Of these: given up for good by an earlier run.
-    ended: bool  #: True once the input is exhausted.
+
+    @property
+    def ended(self) -> bool:
+        """True once the input is exhausted."""
 
     def take(self, most: int) -> list[Entry]:
         """Return up to `most` items that must run; fewer while the input is slow."""
@@ -156,6 +160,7 @@ class PositionSource:
     def __init__(self, inputs: Inputs, comparison: Comparison) -> None:
         self.ended = False
         self._warned = False
+        self._pairs: Iterator[tuple[int, Any]]
         self._compare(inputs.items, comparison)
         self.taken = comparison.compared
         status = np.zeros(0, np.uint8)
@@ -171,7 +176,7 @@ class PositionSource:
             return []
         self.taken = max(self.taken, block[-1][0] + 1)
         values = digests([item for _, item in block]).tolist()
-        self._warn(POSITION_ONLY in values)
+        self._warn(unknown=POSITION_ONLY in values)
         return [
             Entry(Work(place, item), place, value)
             for (place, item), value in zip(block, values, strict=True)
@@ -202,7 +207,7 @@ class PositionSource:
                 break
             start = comparison.compared
             values = digests(block)
-            self._warn(bool((values == POSITION_ONLY).any()))
+            self._warn(unknown=bool((values == POSITION_ONLY).any()))
             mask = comparison.feed(values, block)
             if once:
                 held += compress(enumerate(block, start), mask.tolist())
@@ -210,7 +215,7 @@ class PositionSource:
         rest = zip(count(comparison.compared), iterator) if once else None
         self._pairs = _open_pairs(items, held, rest, self.decision)
 
-    def _warn(self, unknown: bool) -> None:
+    def _warn(self, *, unknown: bool) -> None:
         if unknown and not self._warned:
             self._warned = True
             warnings.warn(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from taskmanager._source import Entry, Inputs, PlainSource
 from taskmanager.errors import TaskTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator, Sized
 
     from taskmanager._settings import Settings
 
@@ -28,43 +29,43 @@ _PATIENCE = 0.5
 
 
 def stream(
-    settings: Settings, call: Call, held: dict[int, Any] | None = None
-) -> Iterator[tuple[int, Any]]:
+    settings: Settings, call: Call, held: Sized = ()
+) -> Generator[tuple[int, Any], None, None]:
     """Yield (place, result) as results come.
 
     Parameters
     ----------
     settings : Settings
     call : Call
-    held : dict, optional
-        Results that the consumer still holds back count as taken ahead.
+    held : sized, optional
+        Results that the consumer holds back: they count as taken ahead.
     """
     seed = draw_seed() if call.seed is None else call.seed
     pool = make_pool(settings.executor, plan_of(settings, call, seed), settings.workers)
     chunking = chunking_of(settings, call)
-    ready: deque[tuple[int, Any]] = deque()
 
     def room(out: int) -> int:
         size = chunking.size(flow.executed, flow.seconds)
-        ahead = max(LOOK_AHEAD, 2 * pool.workers * size)
-        return ahead - out - len(ready) - len(held or ())
+        return max(LOOK_AHEAD, 2 * pool.workers * size) - out - len(held)
 
     flow = Flow(pool, PlainSource(call.inputs.items), settings.retry, chunking, room)
-    begin = monotonic()
     try:
-        while not flow.done:
-            for entry, outcome in flow.step(_PATIENCE):
-                if outcome.error is not None and settings.errors == "raise":
-                    raise task_error(entry, outcome)
-                ready.append((entry.place, outcome.value))
-            while ready:
-                yield ready.popleft()
-            if settings.deadline is not None and monotonic() - begin > settings.deadline:
-                raise TaskTimeoutError(f"the run took longer than deadline={settings.deadline:g} s")
+        yield from _results(settings, flow)
     except BaseException:
         pool.close(grace=0.0)
         raise
     pool.close()
+
+
+def _results(settings: Settings, flow: Flow) -> Iterator[tuple[int, Any]]:
+    end = monotonic() + (settings.deadline or inf)
+    while not flow.done:
+        for entry, outcome in flow.step(_PATIENCE):
+            if outcome.error is not None and settings.errors == "raise":
+                raise task_error(entry, outcome)
+            yield entry.place, outcome.value
+        if monotonic() > end:
+            raise TaskTimeoutError(f"the run took longer than deadline={settings.deadline:g} s")
 
 
 def in_order(settings: Settings, call: Call) -> Iterator[Any]:
@@ -79,7 +80,7 @@ def in_order(settings: Settings, call: Call) -> Iterator[Any]:
                 yield held.pop(following)
                 following += 1
     finally:
-        results.close()  # type: ignore[attr-defined]
+        results.close()
 
 
 class Submissions:
@@ -167,7 +168,7 @@ class _Queued:
 
     def take(self, most: int) -> list[Entry]:
         """Return what waits."""
-        entries = []
+        entries: list[Entry] = []
         while self._waiting and len(entries) < most:
             entry = self._waiting.popleft()
             if self.futures[entry.place].set_running_or_notify_cancel():
