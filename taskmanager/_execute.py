@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import re
@@ -18,11 +19,31 @@ if TYPE_CHECKING:
 
     from taskmanager._pool import TaskPlan, Work
 
-__all__ = ["device_of", "failed", "run_chunk", "set_up", "setup_failed", "tear_down", "timed_out"]
+__all__ = [
+    "device_of",
+    "failed",
+    "run_chunk",
+    "set_up",
+    "setup_failed",
+    "task_maker",
+    "tear_down",
+    "timed_out",
+]
 
 log = logging.getLogger("taskmanager")
 
 _GPU_NODE = re.compile(r"nvidia\d+")
+
+
+def task_maker(factory: Callable[[], Task]) -> Callable[[], Task]:
+    """Return what makes a task for each thread: of a class a new one, of an instance a copy.
+
+    The copies are made of the instance as it was given, before any `setup`.
+    """
+    if isinstance(factory, type):
+        return factory
+    fresh = copy.copy(factory())
+    return lambda: copy.copy(fresh)
 
 
 def set_up(task: Task, context: Context) -> None:

@@ -8,7 +8,14 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from taskmanager._execute import device_of, failed, run_chunk, set_up, setup_failed
+from taskmanager._execute import (
+    device_of,
+    failed,
+    run_chunk,
+    set_up,
+    setup_failed,
+    task_maker,
+)
 from taskmanager._mailbox import Mailbox
 from taskmanager._pickling import portable_error, wrap
 from taskmanager._task import Context, Task
@@ -110,6 +117,7 @@ class _Shipped:
 
     def __init__(self, plan: TaskPlan, token: str, payload: bytes) -> None:
         self.plan = plan
+        self.make_task = task_maker(plan.factory)
         self.token = token
         self.payload = payload
 
@@ -145,7 +153,7 @@ def _prepared(shipped: _Shipped) -> tuple[Task, Context]:
     if getattr(_here, "token", None) != shipped.token:
         context = Context(0, device_of(0), seed=shipped.plan.seed)
         try:
-            task = shipped.plan.factory()
+            task = shipped.make_task()
             set_up(task, context)
         except BaseException as error:
             raise setup_failed(0, error) from None

@@ -42,7 +42,7 @@ class Launcher:
         plan = _file_with(parcel.preparation + parcel.payload)
         with theirs:
             numbers = (theirs.fileno(), plan, len(parcel.preparation))
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
                 [sys.executable, "-c", COMMAND, json.dumps(sys.path), *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **numeric_threads(workers)},

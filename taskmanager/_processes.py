@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from taskmanager._arena import STARTING
 from taskmanager._crew import Member, death_of
-from taskmanager._execute import failed, setup_failed, timed_out
+from taskmanager._execute import failed, setup_failed
 from taskmanager._launch import Launcher
 from taskmanager._pickling import dump, wrap
-from taskmanager._pool import Outcome
 from taskmanager._worker import CHUNK, OUTCOMES, READY, STOP, UNLOADABLE, UNPREPARED
 from taskmanager.errors import TaskManagerError, WorkerDiedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from taskmanager._pool import TaskPlan, Work
+    from taskmanager._pool import Outcome, TaskPlan, Work
 
 __all__ = ["ProcessPool"]
 
@@ -84,7 +83,7 @@ class ProcessPool:
             Workers can't be prepared: `setup` failed, or workers die before they are ready.
         """
         end = None if timeout is None else monotonic() + timeout
-        while not self._closed:
+        while not self._closed:  # after it: what arrived while the pool closed
             self._step(None if end is None else max(0.0, end - monotonic()))
             if self._ready or self._woken or (end is not None and monotonic() >= end):
                 break
@@ -267,7 +266,7 @@ class ProcessPool:
     def close(self, *, grace: float | None = None) -> None:
         """End the workers after their current chunk, or by force once `grace` s passed.
 
-        When it returns no process is left.
+        When it returns no process is left. Outcomes that arrived meanwhile are for the next `poll`.
         """
         if self._closed:
             return
@@ -295,6 +294,5 @@ class ProcessPool:
         for member in self._crew.values():
             member.sock.close()
         self._crew.clear()
-        self._ready.clear()
         for fd in (self._bell, self._bell_rope):
             os.close(fd)

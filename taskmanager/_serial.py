@@ -15,13 +15,12 @@ from taskmanager._execute import (
     tear_down,
     timed_out,
 )
-from taskmanager._pool import Outcome
 from taskmanager._task import Context, Task, set_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from taskmanager._pool import TaskPlan, Work
+    from taskmanager._pool import Outcome, TaskPlan, Work
 
 __all__ = ["SerialPool"]
 

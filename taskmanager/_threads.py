@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -14,6 +13,7 @@ from taskmanager._execute import (
     run_chunk,
     set_up,
     setup_failed,
+    task_maker,
     tear_down,
     timed_out,
 )
@@ -48,7 +48,7 @@ class ThreadPool:
         self.plan = plan
         self.chunks: SimpleQueue[Sequence[Work] | None] = SimpleQueue()
         self.mailbox = Mailbox()
-        self._make_task = _task_for_each_thread(plan.factory)
+        self._make_task = task_maker(plan.factory)
         self._threads: list[_Worker] = []
         self._closed = False
 
@@ -175,14 +175,6 @@ class _Worker:
     def _report(self, work: Work, seconds: float, limit: float) -> None:
         error = timed_out(work, seconds, limit, ABANDONED)
         self._pool.mailbox.deliver(failed(work.index, error, seconds, self.context.worker_id))
-
-
-def _task_for_each_thread(factory: Callable[[], Task]) -> Callable[[], Task]:
-    """A class makes a new task each time; an instance that was given is copied while fresh."""
-    if isinstance(factory, type):
-        return factory
-    fresh = copy.copy(factory())
-    return lambda: copy.copy(fresh)
 
 
 def _drop_all(chunks: SimpleQueue[Sequence[Work] | None]) -> None:
