@@ -74,7 +74,7 @@ DIFFERENT = [
     bytearray(b"1"),
     Path("1"),
     dt.date(2024, 1, 1),
-    dt.datetime(2024, 1, 1),
+    dt.datetime(2024, 1, 1),  # noqa: DTZ001 - without a zone it is another value
     dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
     dt.time(1),
     dt.timedelta(days=1),
@@ -134,7 +134,7 @@ def test_different_values_have_different_encodings() -> None:
 def test_the_order_of_filling_does_not_matter() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
     letters = [chr(97 + i) for i in range(26)]
-    assert digest(set(letters)) == digest(set(reversed(letters)))
+    assert digest(set(letters)) == digest(dict.fromkeys(letters[::-1], 0).keys() | set())
     assert digest(np.arange(6).reshape(2, 3).T) == digest(
         np.ascontiguousarray(np.arange(6).reshape(2, 3).T)
     )
