@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from savers._jobs import Failure, ItemStatus, JobLedger, JobSpec, JobState, JobWriter
 from savers._saver import Saver
+from savers._zarr import ZarrSaver
 from savers.errors import (
     AlreadyExistsError,
     ClosedError,
@@ -37,4 +38,5 @@ __all__ = [
     "SaverError",
     "StorageError",
     "StoreInUseError",
+    "ZarrSaver",
 ]

@@ -195,7 +195,8 @@ class Home:
             found = os.listdir(self.folder)
             return [n.removesuffix(".log") for n in found if n.endswith(".log")]
         keys = self._store().list(self.prefix)
-        return sorted({k[len(self.prefix) :].partition("/")[0] for k in keys})
+        names = {k[len(self.prefix) :].partition("/")[0] for k in keys}
+        return sorted(name for name in names if "@" in name)
 
     def _store(self) -> MappingStore:
         if self.store is None:
@@ -216,6 +217,18 @@ class Home:
         store = self._store()
         keys = sorted(store.list(f"{self.prefix}{name}/"))
         return memoryview(b"".join(store.get(key) or b"" for key in keys))
+
+    def set_aside(self, name: str) -> str:
+        """Take a stream out of use without losing it; return where it went."""
+        if self.folder is not None:
+            aside = self.folder / f"{name}.aside-{uuid.uuid4().hex[:8]}"
+            with storage_errors("set aside", self.folder / f"{name}.log"):
+                os.replace(self.folder / f"{name}.log", aside)
+            return str(aside)
+        store, prefix = self._store(), f"{self.prefix}aside-{uuid.uuid4().hex[:8]}/"
+        store.put(prefix + name, bytes(self.load(name)))
+        self.remove(name)
+        return prefix + name
 
     def remove(self, name: str) -> None:
         """Remove a stream."""
@@ -290,6 +303,13 @@ class Ledger:
         """True when there was a ledger before this one was opened."""
         return bool(self._old)
 
+    def set_aside(self) -> str:
+        """Take the streams out of use; return where the newest one went."""
+        where = ""
+        for name in self.home.streams(self.dataset):
+            where = self.home.set_aside(name)
+        return where
+
     def begin(self, store_id: str | None = None) -> None:
         """Start the stream that this writer appends to, with a snapshot of the state."""
         self.state.store_id = store_id or self.state.store_id or uuid.uuid4().hex
@@ -321,7 +341,10 @@ class Ledger:
         for frame in read_frames(memoryview(b"".join(frames)), name):
             if frame.record["kind"] in ("array", "header"):
                 fresh.apply(frame.record, frame.raw, frame.raw_at)
-        for mine, theirs in ((self.state.arrays, fresh.arrays), (self.state.pending, fresh.pending)):
+        for mine, theirs in (
+            (self.state.arrays, fresh.arrays),
+            (self.state.pending, fresh.pending),
+        ):
             for key, array in mine.items():
                 array.loose = theirs[key].loose
         self._compact_at = 4 * stream.size + COMPACT_BYTES

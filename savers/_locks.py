@@ -98,6 +98,7 @@ class Lock:
         self.path = path
         self.subject = subject
         self.holder: Holder | None = None
+        self.took_over = False
 
     def acquire(self, *, wait: float = 0.0) -> None:
         """Become the holder.
@@ -109,6 +110,7 @@ class Lock:
         """
         deadline = time.monotonic() + wait
         mine = current_holder()
+        self.took_over = False
         while not self._try(mine):
             if time.monotonic() >= deadline:
                 raise self._refused()
@@ -134,6 +136,7 @@ class Lock:
             aside = self.path.with_name(f"{self.path.name}.{mine.token}")
             _write(aside, mine)
             os.replace(aside, self.path)
+        self.took_over = True
         return True
 
     def _refused(self) -> StoreInUseError:

@@ -82,6 +82,11 @@ class ArrayLayout:
     generation: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def values_dtype(self) -> np.dtype[Any]:
+        """The dtype in which callers see the values."""
+        return np.dtype(np.dtypes.StringDType()) if self.dtype == "T" else np.dtype(self.dtype)
+
     def to_json(self) -> dict[str, Any]:
         """Return the layout as a JSON object."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -142,7 +147,7 @@ class ArrayState:
                 [self.status, np.zeros(stop[0] - len(self.status), np.uint8)]
             )
         cells = self.status[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-        if status == ItemStatus.DONE:
+        if status in (ItemStatus.DONE, ItemStatus.OPEN):
             cells[...] = status
         else:
             cells[cells != ItemStatus.DONE] = status
@@ -235,7 +240,6 @@ class State:
             "publish": _fold_publish,
             "replace": _fold_replace,
             "finish": _fold_finish,
-            "discard": _fold_discard,
             "settings": _fold_settings,
             "clean": _fold_clean,
         }
@@ -278,6 +282,8 @@ def _fold_array(state: State, record: dict[str, Any], raw: memoryview, raw_at: i
     array.published = _shape(record.get("published"))
     array.before = _shape(record.get("before"))
     array.adopted = record.get("adopted", False)
+    if record.get("rows"):
+        array.settle((0,), (record["rows"],), ItemStatus.DONE)
     _note_pieces(array, record.get("pieces", []), raw_at)
     table = state.pending if record.get("pending") else state.arrays
     table[layout.name] = array
@@ -294,16 +300,28 @@ def _note_pieces(array: ArrayState, pieces: list[list[Any]], raw_at: int) -> Non
 
 
 def _fold_commit(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:
+    for new in record.get("new", ()):
+        _fold_array(state, new, memoryview(b""), 0)
     for entry in record.get("arrays", ()):
         array = state.array(entry["array"], entry.get("generation"))
         if array is None:
-            continue  # an array that a later snapshot no longer has
+            continue
         _note_chunks(state, array, entry.get("chunks", ()))
         _note_pieces(array, entry.get("pieces", ()), raw_at)
         for start, stop, status in entry.get("cells", ()):
             array.settle(tuple(start), tuple(stop), status)
     if "job" in record:
         _fold_items(state.jobs[record["job"]], record, raw)
+        state.jobs[record["job"]].state.finished |= record.get("finished", False)
+    for name, stale in record.get("replace", {}).items():
+        _fold_replace(state, {"array": name, "stale": stale}, raw, raw_at)
+    for name in record.get("dropped", ()):
+        state.arrays.pop(name, None)
+        state.pending.pop(name, None)
+    for name, rows in record.get("rows", {}).items():
+        _cut_rows(state.arrays[name], rows)
+    if "discarded" in record:
+        state.jobs.pop(record["discarded"])
 
 
 def _note_chunks(state: State, array: ArrayState, chunks: Sequence[list[Any]]) -> None:
@@ -396,35 +414,19 @@ def _fold_finish(state: State, record: dict[str, Any], raw: memoryview, raw_at: 
             holes[holes == ItemStatus.OPEN] = ItemStatus.SKIPPED
 
 
-def _fold_discard(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:
-    """Forget a job, and cut its rows off the arrays it wrote."""
-    job = state.jobs.pop(record["job"])
-    for name, rows in record["rows"].items():
-        array = state.arrays.get(name)
-        if array is None:
-            continue
-        array.status = array.status[:rows].copy()
-        size = array.layout.chunks[0]
-        for table in (array.chunks, array.loose):
-            for index in [i for i in table if i[0] * size >= rows]:
-                del table[index]
-    for name in record.get("arrays", ()):
-        state.arrays.pop(name, None)
-    for name in record.get("cells", ()):
-        array = state.arrays.get(name)
-        if array is not None and job.places is not None:
-            done = np.flatnonzero(job.state.status == ItemStatus.DONE)
-            array.status[tuple(job.places[done].T)] = ItemStatus.OPEN
-    for name in job.fields or ():
-        state.pending.pop(name, None)
+def _cut_rows(array: ArrayState, rows: int) -> None:
+    """Forget the rows from `rows` on."""
+    array.status = array.status[:rows].copy()
+    size = array.layout.chunks[0]
+    for table in (array.chunks, array.loose):
+        for index in [i for i in table if i[0] * size >= rows]:
+            del table[index]
 
 
 # -- snapshots -----------------------------------------------------------------------------------
 
 
-def _array_record(
-    array: ArrayState, read: Callable[[PieceRef], bytes], *, pending: bool
-) -> Record:
+def _array_record(array: ArrayState, read: Callable[[PieceRef], bytes], *, pending: bool) -> Record:
     status = zlib.compress(array.status.tobytes(), 1) if array.status.size else b""
     chunks = _pack_chunks(array.chunks, len(array.layout.chunks))
     raw, pieces, offset = [status, chunks], [], len(status) + len(chunks)

@@ -45,6 +45,9 @@ class Store(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys below a prefix ("" for all)."""
 
+    def prune(self, prefix: str) -> None:
+        """Remove empty folders below a prefix, in stores that have folders."""
+
     def barrier(self) -> None:
         """Return once everything written so far survives a power cut (where asked for)."""
 
@@ -163,6 +166,12 @@ class LocalStore:
             for name in names:
                 yield name if below == "." else f"{below}/{name}"
 
+    def prune(self, prefix: str) -> None:
+        for folder, _, _ in os.walk(self.root / prefix, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        self._known.clear()
+
     def barrier(self) -> None:
         if not self.synced:
             return
@@ -244,6 +253,9 @@ class MappingStore:
         with self._errors("list", prefix):
             keys = list(self.mapping)
         return (key for key in keys if key.startswith(prefix))
+
+    def prune(self, prefix: str) -> None:
+        """Nothing to do: there are no folders."""
 
     def barrier(self) -> None:
         """Nothing to do: an assignment is as durable as the mapping makes it."""
@@ -392,7 +404,9 @@ def _locate_url(scheme: str, url: str, options: Mapping[str, Any] | None) -> Loc
     import fsspec
 
     if scheme not in fsspec.available_protocols():
-        message = f"unknown URL scheme {scheme!r} in {shown}; known are file, s3, gs, az, memory, ..."
+        message = (
+            f"unknown URL scheme {scheme!r} in {shown}; known are file, s3, gs, az, memory, ..."
+        )
         raise InvalidInputError(message)
     mapping = fsspec.get_mapper(url, **dict(options or {}))
     return Location(shown, shown, None, MappingStore(mapping, shown))

@@ -1,0 +1,486 @@
+"""`save` for every format that keeps arrays in chunks: append, overwrite and update.
+
+The three approaches differ in the region they choose. Below that there is one way: plan (pure),
+then hand blocks and regions to the session, which commits them.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from savers._blocks import as_block, fit, named_fields
+from savers._config import make_settings
+from savers._coordinates import Labels
+from savers._jobs import ItemStatus
+from savers._planning import Planner, check_options, plain_attributes
+from savers._regions import from_indices, rows
+from savers._saver import Saver
+from savers._session import Session, Write, leave, session_for
+from savers._state import ArrayState, fresh_array
+from savers._store import check_array_name, locate, require_folder
+from savers.errors import ClosedError, InvalidInputError, InvalidTypeError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from savers._format import Format
+    from savers._jobs import JobLedger
+    from savers._session import Box
+    from savers._state import ArrayLayout, State
+
+__all__ = ["ChunkedSaver"]
+
+
+class ChunkedSaver(Saver):
+    """Base of the savers that keep arrays in chunks.
+
+    Parameters
+    ----------
+    file_path : str, Path, URL, mapping or store
+        Where to save. A local path gets its ledger beside it, in ``<name>.ledger``.
+    dataset_name : str
+        Name (path within the store) of the array that single results go to.
+    approach : {"append", "overwrite", "update"}
+        ``append`` creates the array or extends its first axis; ``overwrite`` replaces it (readers
+        see the old or the new one, never none); ``update`` writes at `indices`. Case and blanks
+        are forgiven.
+    dims : sequence of str, or mapping of array name to such, optional
+        Names of the dimensions.
+    coords : mapping of dimension to 1-d labels, optional
+        Those of the append dimension may be longer than what is saved so far.
+    attrs : mapping, optional
+        Under the name of an array or coordinate: its attributes; any other key is an attribute of
+        the root.
+    chunks, shards : int, tuple or mapping of array name to either, optional
+        Cells of a chunk (an int: of its first axis). Default: at least 1 MiB a chunk.
+    codecs : str, None or codec objects
+        ``"balanced"``, ``"fast"``, ``"small"``, None (raw), a codec's name, or objects.
+    dtype : dtype, optional
+        Floats may then lose digits (never their size); without it every value is kept exactly.
+    fill_value : optional
+        Value of cells never written; default missing (NaN, NaT, the integer furthest from use).
+    durability : {"none", "process", "power"}
+        What a finished `save` survives: "process" a killed process, "power" a power cut.
+    storage_options : mapping, optional
+        Settings of a remote store.
+    max_inflight_bytes : int
+        Bound on the bytes held at a time.
+
+    Raises
+    ------
+    InvalidInputError
+        A setting that does not fit.
+    """
+
+    supports_regions = True
+
+    def __init__(
+        self,
+        file_path: object,
+        dataset_name: str = "dataset",
+        approach: str = "append",
+        **settings: Any,
+    ) -> None:
+        self.settings = make_settings(
+            type(self).__name__, dataset_name=dataset_name, approach=approach, **settings
+        )
+        self.file_path = file_path
+        self.dataset_name = self.settings.dataset_name
+        self.approach = self.settings.approach
+        self._synced = self.settings.durability == "power"
+        self._location = locate(file_path, self.settings.storage_options, synced=self._synced)
+        self.labels = {name: Labels.of(name, v) for name, v in self.settings.coords.items()}
+        self._check_coords()
+        self._session: Session | None = None
+        self._closed = False
+
+    def _check_coords(self) -> None:
+        dims = self.settings.dims
+        listed = (
+            dims if isinstance(dims, (list, tuple)) else sum(map(list, (dims or {}).values()), [])
+        )
+        for name in self.labels:
+            if name not in listed:
+                message = f"coords names {name!r}, which is not among the dims {tuple(listed)}"
+                raise InvalidInputError(message)
+
+    @property
+    def where(self) -> str:
+        """Path or URL of the store, without credentials."""
+        return self._location.name
+
+    @abstractmethod
+    def make_format(self) -> Format:
+        """Return how this saver's arrays lie in a store."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.where!r}, {self.dataset_name!r}, {self.approach!r})"
+
+    # -- the session -------------------------------------------------------------------------------
+
+    def session(self) -> Session:
+        """Return the session that this saver shares with others of this process."""
+        if self._closed:
+            message = f"{self!r} is closed; make a new saver"
+            raise ClosedError(message)
+        if self._session is None or self._session.pid != os.getpid():
+            require_folder(self._location)
+            fmt = self.make_format()
+            self._session = session_for(self._location, self.dataset_name, fmt, synced=self._synced)
+            self._leave = weakref.finalize(self, leave, self._session)
+        return self._session
+
+    def flush(self) -> None:
+        """Return once everything saved so far is durable and visible to readers.
+
+        Raises
+        ------
+        StorageError
+            The store refused; what was saved is in the ledger, and a later flush tries again.
+        """
+        if self._session is not None and not self._closed:
+            self._session.publish()
+
+    def close(self) -> None:
+        """Flush and let other drivers in. Idempotent; a save after it raises `ClosedError`."""
+        self._closed = True
+        if self._session is not None and self._leave.alive:
+            self._leave()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "file_path": self.file_path,
+            "settings": {n: getattr(self.settings, n) for n in self.settings.model_fields_set},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        type(self).__init__(self, state["file_path"], **state["settings"])
+
+    # -- save --------------------------------------------------------------------------------------
+
+    def save(self, data: Any, indices: Any = None, **kwargs: Any) -> None:
+        """Save a batch of results; on return it is durable, and readers see it in about a second.
+
+        Parameters
+        ----------
+        data : sequence or array, first axis = results; or a mapping of array name to such
+            Lists of mappings, dataclasses or named tuples count as one array a field.
+        indices : int, slice, list, array or tuple of them
+            Where to write, for ``approach="update"``.
+        **kwargs
+            For the creation of the array: `chunks`, `shards`, `dtype`, `compressor`,
+            `compressors`, `compression`, `codecs`, `filters`, `serializer`, `fill_value`,
+            `attributes`. An array that is there must agree with them.
+
+        Raises
+        ------
+        InvalidInputError
+            Shape, dtype, values, indices or keywords that don't fit; nothing was changed. (A
+            ValueError; for ``update`` without `indices` and for `indices` elsewhere as well.)
+        InvalidTypeError
+            Data that can't become an array (a TypeError), or an unknown keyword.
+        NotFoundError
+            ``update`` of an array that is not there (a FileNotFoundError).
+        StorageError
+            The store refused; nothing of this call was saved.
+        StoreInUseError
+            Another process writes to this dataset.
+        """
+        session = self.session()
+        check_options(kwargs, type(self).__name__)
+        self._check_indices(indices)
+        blocks = as_blocks(data, self.dataset_name)
+        with session.mutex:
+            if not session.is_open:
+                self._plan(session, session.peek(), blocks, indices, kwargs)  # refuses, or is fine
+                session.attrs = self.root_attributes(blocks)
+                session.open()
+            plan = self._plan(session, session.peek(), blocks, indices, kwargs)
+            session.commit(plan.writes, plan.cells, plan.extra)
+
+    def _check_indices(self, indices: object) -> None:
+        if self.approach == "update" and indices is None:
+            message = "approach='update' needs indices: saver.save(data, indices=[5, 10])"
+            raise InvalidInputError(message)
+        if self.approach != "update" and indices is not None:
+            message = f"indices are for approach='update', this saver has {self.approach!r}"
+            raise InvalidInputError(message)
+
+    def root_attributes(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the attributes of the root: those that name no array and no coordinate."""
+        named = {*arrays, *self.labels, self.dataset_name}
+        root = {key: value for key, value in self.settings.attrs.items() if key not in named}
+        return plain_attributes(root, "attrs")
+
+    def planner(self, session: Session, options: Mapping[str, Any]) -> Planner:
+        """Return what plans this saver's arrays."""
+        return Planner(self.settings, options, self.labels, session.format, self.where)
+
+    def _plan(
+        self,
+        session: Session,
+        state: State,
+        blocks: Mapping[str, NDArray[Any]],
+        indices: object,
+        options: Mapping[str, Any],
+    ) -> SavePlan:
+        plan = SavePlan(self, session, state, self.planner(session, options))
+        for name, block in blocks.items():
+            if self.approach == "append":
+                plan.append(name, block)
+            elif self.approach == "overwrite":
+                plan.overwrite(name, block)
+            else:
+                plan.update(name, block, indices)
+        return plan
+
+    def open_jobs(self, **save_kwargs: Any) -> JobLedger:
+        from savers._chunked_jobs import ChunkedJobs
+
+        check_options(save_kwargs, type(self).__name__)
+        return ChunkedJobs(self, save_kwargs)
+
+
+def as_blocks(data: object, dataset_name: str) -> dict[str, NDArray[Any]]:
+    """Return what one `save` brings, by array name."""
+    fields = named_fields(data)
+    if fields is None and isinstance(data, (list, tuple)) and data:
+        rows_of = [named_fields(item) for item in data]
+        if rows_of[0] is not None:
+            fields = _transposed(rows_of)
+    if fields is None:
+        fields = {dataset_name: data}
+    return {check_array_name(name): as_block(part, name) for name, part in fields.items()}
+
+
+def _transposed(items: Sequence[dict[str, Any] | None]) -> dict[str, list[Any]]:
+    first = items[0] or {}
+    for position, item in enumerate(items):
+        if item is None or item.keys() != first.keys():
+            got = "none" if item is None else ", ".join(item)
+            message = (
+                f"expected results with fields {', '.join(first)} as the first one, "
+                f"got {got} at position {position}"
+            )
+            raise InvalidTypeError(message)
+    return {name: [item[name] for item in items if item is not None] for name in first}
+
+
+class SavePlan:
+    """The writes of one `save`, found without changing anything."""
+
+    def __init__(
+        self, saver: ChunkedSaver, session: Session, state: State, planner: Planner
+    ) -> None:
+        self.saver = saver
+        self.session = session
+        self.state = state
+        self.planner = planner
+        self.writes: list[Write] = []
+        self.cells: dict[str, list[Box]] = {}
+        self.new: list[dict[str, Any]] = []
+        self.replaced: dict[str, int] = {}
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Fields of the commit record beside the writes."""
+        return {"new": self.new, "replace": self.replaced}
+
+    # -- approaches --------------------------------------------------------------------------------
+
+    def append(self, name: str, block: NDArray[Any]) -> None:
+        """Extend an array, or create it."""
+        array = self.existing(name)
+        if array is None:
+            layout = self.planner.rows(name, block.shape[1:], block.dtype)
+            array = self.create(layout)
+        elif not array.layout.growing:
+            message = f"{name!r} has fixed extents {array.layout.shape}: place results by label"
+            raise InvalidInputError(message)
+        self.check_row(array, block.shape[1:])
+        self.check_length(array, array.rows + len(block))
+        self.write_rows(array, array.rows, self.fitted(array, block))
+
+    def write_rows(self, array: ArrayState, first: int, block: NDArray[Any]) -> None:
+        """Write whole rows from row `first` on."""
+        if len(block):
+            self.writes.append(Write(array, rows(first, block.shape), block))
+            self.settle(array, (first,), (first + len(block),))
+
+    def overwrite(self, name: str, block: NDArray[Any]) -> None:
+        """Replace an array by a new generation of it."""
+        old = self.existing(name, check=False)
+        generation = 0 if old is None else old.layout.generation + 1
+        if old is not None:
+            self.refuse_unreplaceable(old.layout)
+            self.session.remove_generation(old.layout, generation)
+        layout = self.planner.rows(name, block.shape[1:], block.dtype, generation=generation)
+        array = self.create(layout, pending=True)
+        self.check_length(array, len(block))
+        if len(block):
+            fitted = self.fitted(array, block)
+            self.writes.append(Write(array, rows(0, block.shape), fitted, at_once=True))
+            self.settle(array, (0,), (len(block),))
+        self.replaced[name] = -1 if old is None else old.layout.generation
+
+    def refuse_unreplaceable(self, layout: ArrayLayout) -> None:
+        """Zarr v2 keeps the chunks of a 1-d array under the same keys whatever the separator."""
+        if layout.meta["node"]["zarr_format"] == 2 and len(layout.chunks) < 2:
+            message = (
+                f"{layout.name!r}: a 1-d array of zarr_format=2 can't be replaced in one step; "
+                "use zarr_format=3, or another dataset_name"
+            )
+            raise InvalidInputError(message)
+
+    def update(self, name: str, block: NDArray[Any], indices: object) -> None:
+        """Write at indices of an array that is there."""
+        array = self.existing(name)
+        if array is None:
+            message = f"no array {name!r} in {self.saver.where} to update"
+            raise NotFoundError(message)
+        shape = array.extent()
+        region = from_indices(indices, shape, name)
+        expected = region.user_shape
+        if block.shape not in (expected, (1, *expected)):
+            message = (
+                f"{name!r}: the indices select shape {expected} of {shape}, "
+                f"got data of shape {block.shape}"
+            )
+            raise InvalidInputError(message)
+        fitted = self.fitted(array, block.reshape(expected))
+        if fitted.size:
+            self.writes.append(Write(array, region, fitted, at_once=True))
+
+    # -- arrays ------------------------------------------------------------------------------------
+
+    def existing(self, name: str, *, check: bool = True) -> ArrayState | None:
+        """Return an array of the ledger or of the store, checked against what is asked for."""
+        array = self.state.arrays.get(name)
+        if array is None:
+            array = self.adopted(name)
+        if array is not None and check:
+            self.planner.check_existing(array.layout)
+        return array
+
+    def adopted(self, name: str) -> ArrayState | None:
+        """Take over an array that another program made."""
+        found = self.session.format.adopt(self.session.store, name)
+        if found is None:
+            return None
+        layout, shape = found
+        array = fresh_array(layout)
+        array.adopted = True
+        array.published = shape
+        if layout.growing:
+            array.settle((0,), (shape[0],), ItemStatus.DONE)
+        record = {"layout": layout.to_json(), "adopted": True, "published": shape}
+        self.new.append({**record, "rows": shape[0] if layout.growing else 0})
+        self.state.arrays[name] = array
+        return array
+
+    def create(self, layout: ArrayLayout, *, pending: bool = False) -> ArrayState:
+        """Plan a new array, with the coordinates of its dimensions."""
+        self.new.append({"layout": layout.to_json(), "pending": pending})
+        self.coordinates(layout)
+        return fresh_array(layout)
+
+    def coordinates(self, layout: ArrayLayout) -> None:
+        """Plan the coordinate arrays of an array's dimensions."""
+        dims = layout.meta["dims"]
+        growing = dims[0] if layout.growing and dims else ""
+        for name, labels in self.saver.labels.items():
+            if name in dims and name not in self.cells:
+                self.coordinate(labels, growing)
+
+    def coordinate(self, labels: Labels, growing: str) -> None:
+        """Plan one coordinate array; labels that are there must agree."""
+        name = labels.dimension
+        old = self.state.arrays.get(name)
+        if old is None and self.session.format.adopt(self.session.store, name) is not None:
+            return  # another program's coordinate stays as it is
+        values, generation = labels.values, 0
+        if old is not None:
+            there = self.session.chunk_block(old, (0,))[: old.layout.shape[0]]
+            if same_labels(there, values):
+                return
+            self.refuse_other_labels(name, there, values)
+            generation = old.layout.generation + 1
+            self.session.remove_generation(old.layout, generation)
+            self.replaced[name] = old.layout.generation
+        layout = self.planner.coordinate(labels, growing, generation=generation)
+        self.new.append({"layout": layout.to_json(), "pending": old is not None})
+        array = fresh_array(layout)
+        if len(values):
+            fitted = fit(values, layout.values_dtype, name)
+            region = rows(0, values.shape)
+            self.writes.append(Write(array, region, fitted, at_once=True))
+        self.settle(array, (0,), (len(values),))
+
+    def refuse_other_labels(self, name: str, there: NDArray[Any], values: NDArray[Any]) -> None:
+        """Stored labels keep their place: more may follow, others are refused."""
+        if self.saver.approach == "overwrite":
+            return
+        shared = min(len(there), len(values))
+        if len(values) > len(there) and same_labels(there, values[:shared]):
+            return
+        message = (
+            f"coordinate {name!r} in {self.saver.where} has the labels {_shown(there)}, "
+            f"got {_shown(values)}"
+        )
+        raise InvalidInputError(message)
+
+    # -- checks ------------------------------------------------------------------------------------
+
+    def settle(self, array: ArrayState, start: tuple[int, ...], stop: tuple[int, ...]) -> None:
+        """Note cells that the commit settles."""
+        self.cells.setdefault(array.layout.name, []).append((start, stop, int(ItemStatus.DONE)))
+
+    def check_row(self, array: ArrayState, row: tuple[int, ...]) -> None:
+        """Compare the shape of a result with the rows of an array."""
+        expected = array.layout.shape[1:]
+        if row != expected:
+            message = (
+                f"{array.layout.name!r} in {self.saver.where}: "
+                f"expected results of shape {expected}, got {row}"
+            )
+            raise InvalidInputError(message)
+
+    def check_length(self, array: ArrayState, length: int) -> None:
+        """Refuse more rows than the append dimension has labels."""
+        dims = array.layout.meta["dims"]
+        labels = self.saver.labels.get(dims[0]) if dims else None
+        if labels is not None and length > len(labels.values):
+            message = (
+                f"{array.layout.name!r}: {length} results, but {dims[0]!r} has only "
+                f"{len(labels.values)} labels in coords"
+            )
+            raise InvalidInputError(message)
+
+    def fitted(self, array: ArrayState, block: NDArray[Any]) -> NDArray[Any]:
+        """Return a block in the dtype of its array, every value kept."""
+        layout = array.layout
+        rounding = layout.rounding or self.planner.asked("dtype", layout.name) is not None
+        return fit(block, layout.values_dtype, layout.name, rounding=rounding)
+
+
+def same_labels(there: NDArray[Any], values: NDArray[Any]) -> bool:
+    """Return whether labels are the same, in the same order."""
+    if there.shape != values.shape:
+        return False
+    if there.dtype.kind in "UT" or values.dtype.kind in "UT":
+        return bool(there.astype(object).tolist() == values.astype(object).tolist())
+    if there.dtype.kind in "Mm" and there.dtype.kind != values.dtype.kind:
+        return False
+    return bool((there == values).all())
+
+
+def _shown(values: NDArray[Any]) -> str:
+    text = np.array2string(values.astype(str), threshold=6, edgeitems=2)
+    return f"{text} ({len(values)})"

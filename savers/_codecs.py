@@ -1,0 +1,233 @@
+"""From a chunk of values to the bytes of one stored object, and back.
+
+The common codecs are called directly, without a pipeline around them; any other combination goes
+through zarr itself, by way of an array of exactly one chunk in memory. Both give what zarr reads.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["ChunkCodec", "chunk_codec", "preset"]
+
+Transform = tuple["Callable[[Any], Any]", "Callable[[Any], Any]"]  # encode, decode
+
+
+class ChunkCodec(Protocol):
+    """Encode and decode whole chunks; safe to use from several threads."""
+
+    def encode(self, block: NDArray[Any]) -> bytes:
+        """Return the stored object for a block of the chunk's shape."""
+
+    def decode(self, data: bytes) -> NDArray[Any]:
+        """Return the block that a stored object holds (read-only or not)."""
+
+
+def preset(name: str | None, dtype: np.dtype[Any]) -> Any:
+    """Return the zarr v3 compressors for a setting that users choose by name.
+
+    ``"balanced"`` is blosc zstd-1 with shuffle, ``"fast"`` lz4, ``"small"`` zstd-6; other names are
+    codecs (``"zstd"``, ``"gzip"``, ``"lz4"``, ``"blosc"``); None stores raw values.
+
+    Raises
+    ------
+    KeyError
+        Unknown name.
+    """
+    from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+    if name is None:
+        return ()
+    if dtype.kind in "UT" and name in ("balanced", "fast", "small"):
+        return (ZstdCodec(level=1),)
+    shuffle = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
+    size = dtype.itemsize
+    made: dict[str, Callable[[], Any]] = {
+        "balanced": lambda: BloscCodec(cname="zstd", clevel=1, shuffle=shuffle, typesize=size),
+        "fast": lambda: BloscCodec(cname="lz4", clevel=1, shuffle=shuffle, typesize=size),
+        "small": lambda: BloscCodec(cname="zstd", clevel=6, shuffle=shuffle, typesize=size),
+        "blosc": lambda: BloscCodec(cname="zstd", clevel=1, shuffle=shuffle, typesize=size),
+        "lz4": lambda: BloscCodec(cname="lz4", clevel=5, shuffle=shuffle, typesize=size),
+        "zstd": lambda: ZstdCodec(level=1),
+        "gzip": lambda: GzipCodec(level=1),
+    }
+    return (made[name](),)
+
+
+def chunk_codec(metadata: Mapping[str, Any], chunks: Sequence[int]) -> ChunkCodec:
+    """Return the codec of an array's stored objects.
+
+    Parameters
+    ----------
+    metadata : mapping
+        The array's ``zarr.json``, or its ``.zarray``.
+    chunks : sequence of int
+        Shape of one stored object.
+    """
+    direct = _direct_v3(metadata) if metadata["zarr_format"] == 3 else _direct_v2(metadata)
+    if direct is None:
+        return ZarrChunks(metadata, tuple(chunks))
+    return DirectChunks(*direct, tuple(chunks))
+
+
+class DirectChunks:
+    """Values as bytes, through a chain of compressors."""
+
+    def __init__(
+        self, dtype: np.dtype[Any], chain: Sequence[Transform], chunks: tuple[int, ...]
+    ) -> None:
+        self.dtype = dtype
+        self.chain = chain
+        self.chunks = chunks
+
+    def encode(self, block: NDArray[Any]) -> bytes:
+        data: Any = np.ascontiguousarray(block, dtype=self.dtype)
+        if not self.chain:
+            return bytes(data.data.cast("B")) if data.size else b""
+        for forward, _ in self.chain:
+            data = forward(data)
+        return bytes(data)
+
+    def decode(self, data: bytes) -> NDArray[Any]:
+        value: Any = data
+        for _, back in reversed(self.chain):
+            value = back(value)
+        return np.frombuffer(value, self.dtype).reshape(self.chunks)
+
+
+_V3_TYPES = frozenset(
+    ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+     "float16", "float32", "float64", "complex64", "complex128"]
+)  # fmt: skip
+
+
+def _direct_v3(metadata: Mapping[str, Any]) -> tuple[np.dtype[Any], list[Transform]] | None:
+    first, *rest = metadata["codecs"]
+    if metadata["data_type"] not in _V3_TYPES or first["name"] != "bytes":
+        return None
+    endian = first.get("configuration", {}).get("endian", "little")
+    dtype = np.dtype(metadata["data_type"]).newbyteorder("<" if endian == "little" else ">")
+    makers = {"blosc": _blosc, "zstd": _zstd, "gzip": _gzip, "crc32c": _crc32c}
+    if any(codec["name"] not in makers for codec in rest):
+        return None
+    return dtype, [makers[codec["name"]](codec.get("configuration", {})) for codec in rest]
+
+
+def _direct_v2(metadata: Mapping[str, Any]) -> tuple[np.dtype[Any], list[Transform]] | None:
+    if metadata["filters"] or metadata["order"] != "C" or not isinstance(metadata["dtype"], str):
+        return None
+    dtype = np.dtype(metadata["dtype"])
+    if dtype.kind not in "biufc":
+        return None
+    if metadata["compressor"] is None:
+        return dtype, []
+    import numcodecs
+
+    codec = numcodecs.get_codec(dict(metadata["compressor"]))
+    return dtype, [(codec.encode, codec.decode)]
+
+
+def _blosc(settings: Mapping[str, Any]) -> Transform:
+    from numcodecs.blosc import Blosc
+
+    shuffle = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}[settings["shuffle"]]
+    size = settings["typesize"]
+    codec = Blosc(settings["cname"], settings["clevel"], shuffle, settings.get("blocksize", 0))
+
+    def encode(data: Any) -> Any:
+        return codec.encode(np.frombuffer(data, f"V{size}") if size > 1 else data)
+
+    return encode, codec.decode
+
+
+def _zstd(settings: Mapping[str, Any]) -> Transform:
+    from numcodecs.zstd import Zstd
+
+    codec = Zstd(settings["level"], settings.get("checksum", False))
+    return codec.encode, codec.decode
+
+
+def _gzip(settings: Mapping[str, Any]) -> Transform:
+    from numcodecs.gzip import GZip
+
+    codec = GZip(settings["level"])
+    return codec.encode, codec.decode
+
+
+def _crc32c(settings: Mapping[str, Any]) -> Transform:
+    from crc32c import crc32c
+
+    def encode(data: Any) -> bytes:
+        body = bytes(memoryview(data).cast("B"))
+        return body + crc32c(body).to_bytes(4, "little")
+
+    def decode(data: Any) -> memoryview:
+        body, sum_ = memoryview(data)[:-4], bytes(memoryview(data)[-4:])
+        if crc32c(body).to_bytes(4, "little") != sum_:
+            message = "a stored chunk does not match its checksum"
+            raise ValueError(message)
+        return body
+
+    return encode, decode
+
+
+class ZarrChunks:
+    """Any codecs, by way of a zarr array of one chunk in memory (one a thread)."""
+
+    def __init__(self, metadata: Mapping[str, Any], chunks: tuple[int, ...]) -> None:
+        self.metadata = metadata
+        self.chunks = chunks
+        self._local = threading.local()
+
+    def encode(self, block: NDArray[Any]) -> bytes:
+        import zarr
+
+        array, memory = self._array()
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            array[...] = block
+        data: bytes = memory[self._key()].to_bytes()
+        return data
+
+    def decode(self, data: bytes) -> NDArray[Any]:
+        from zarr.core.buffer import default_buffer_prototype
+
+        array, memory = self._array()
+        memory[self._key()] = default_buffer_prototype().buffer.from_bytes(data)
+        return np.asarray(array[...])
+
+    def _array(self) -> tuple[Any, dict[str, Any]]:
+        if not hasattr(self._local, "array"):
+            self._local.memory = {}
+            self._local.array = _one_chunk(self.metadata, self.chunks, self._local.memory)
+        return self._local.array, self._local.memory
+
+    def _key(self) -> str:
+        prefix = "c/" if self.metadata["zarr_format"] == 3 else ""
+        return prefix + "/".join("0" for _ in self.chunks)
+
+
+def _one_chunk(metadata: Mapping[str, Any], chunks: tuple[int, ...], memory: dict[str, Any]) -> Any:
+    """An array of the shape of one stored object, with keys that don't depend on a generation."""
+    import json
+
+    import zarr
+    from zarr.core.buffer import default_buffer_prototype
+
+    alone = {**metadata, "shape": list(chunks)}
+    if metadata["zarr_format"] == 3:
+        keys = {"name": "default", "configuration": {"separator": "/"}}
+        name, alone = "zarr.json", {**alone, "chunk_key_encoding": keys, "attributes": {}}
+    else:
+        name, alone = ".zarray", {**alone, "dimension_separator": "/"}
+    buffer = default_buffer_prototype().buffer
+    memory[name] = buffer.from_bytes(json.dumps(alone).encode())
+    store = zarr.storage.MemoryStore(memory)
+    return zarr.open_array(store, mode="r+", zarr_format=metadata["zarr_format"])

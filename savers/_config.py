@@ -1,0 +1,81 @@
+"""Settings of a saver, checked at construction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from savers._store import check_array_name
+from savers.errors import InvalidInputError, InvalidTypeError
+
+__all__ = ["SaverSettings", "make_settings"]
+
+Approach = Literal["append", "overwrite", "update"]
+APPROACHES = ("append", "overwrite", "update")
+
+
+class SaverSettings(BaseModel):
+    """Keywords that all chunked savers share (see `savers.ZarrSaver`)."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, strict=True
+    )
+
+    dataset_name: str = "dataset"
+    approach: Approach = "append"
+    dims: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+    coords: Mapping[str, Any] = Field(default_factory=dict)
+    attrs: Mapping[str, Any] = Field(default_factory=dict)
+    chunks: int | tuple[int, ...] | Mapping[str, Any] | None = None
+    shards: int | tuple[int, ...] | Mapping[str, Any] | None = None
+    codecs: Any = "balanced"
+    zarr_format: Literal[2, 3] = 3
+    dtype: Any = None
+    fill_value: Any = None
+    durability: Literal["none", "process", "power"] = "process"
+    storage_options: Mapping[str, Any] | None = None
+    max_inflight_bytes: int = Field(default=256 << 20, gt=0)
+
+    @field_validator("dataset_name")
+    @classmethod
+    def _known_name(cls, value: str) -> str:
+        return check_array_name(value)
+
+    @field_validator("approach", mode="before")
+    @classmethod
+    def _forgiven(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("chunks", "shards", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
+def make_settings(owner: str, **given: Any) -> SaverSettings:
+    """Return checked settings.
+
+    Raises
+    ------
+    InvalidInputError
+        A value that does not fit; the text names the keyword, what was expected and what came.
+    InvalidTypeError
+        An unknown keyword.
+    """
+    unknown = [name for name in given if name not in SaverSettings.model_fields]
+    if unknown:
+        known = ", ".join(SaverSettings.model_fields)
+        message = f"{owner} has no keyword {unknown[0]!r}; known are file_path, {known}"
+        raise InvalidTypeError(message)
+    try:
+        return SaverSettings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keyword = ".".join(str(part) for part in first["loc"][:1])
+        if keyword == "approach":
+            message = f"{owner}: expected approach one of {APPROACHES}, got {given['approach']!r}"
+        else:
+            message = f"{owner}: {keyword}={first['input']!r}: {first['msg']}"
+        raise InvalidInputError(message) from None

@@ -1,0 +1,198 @@
+"""Labels: how they are stored, and at which index a label lies.
+
+Times are stored as integers with CF units (CF conventions 1.11, sections 4.4 and 5): exact, and
+decoded by xarray, ncdump and CDO alike.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from savers._blocks import as_result
+from savers.errors import CoordinateNotFoundError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["Labels", "coarsest_unit", "stored_dtype", "time_attributes"]
+
+_UNITS = {"D": "days", "h": "hours", "m": "minutes", "s": "seconds",
+          "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}  # fmt: skip
+_COARSER = {"Y": "D", "M": "D", "W": "D", "generic": "s", "ps": "", "fs": "", "as": ""}
+
+
+def time_attributes(dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the CF attributes of times stored as integers in the unit of `dtype`."""
+    unit = _UNITS[np.datetime_data(dtype)[0]]
+    if dtype.kind == "M":
+        return {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
+    return {"units": unit, "dtype": "timedelta64[ns]"}
+
+
+def stored_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
+    """Return the dtype in which a store keeps values of `dtype`: times in a unit that CF knows.
+
+    Raises
+    ------
+    InvalidInputError
+        A unit finer than nanoseconds.
+    """
+    if dtype.kind not in "Mm":
+        return np.dtype(np.dtypes.StringDType()) if dtype.kind in "UT" else dtype
+    unit, count = np.datetime_data(dtype)
+    unit = _COARSER.get(unit, unit)
+    if not unit or (dtype.kind == "m" and np.datetime_data(dtype)[0] in "YM"):
+        message = f"{name!r}: {dtype} has no CF unit; convert it to days ... nanoseconds"
+        raise InvalidInputError(message)
+    del count  # a multiple ([6h]) is kept in its plain unit
+    return np.dtype(f"<{dtype.kind}8[{unit}]")
+
+
+def coarsest_unit(values: NDArray[Any]) -> NDArray[Any]:
+    """Return times in the coarsest unit that holds them all exactly."""
+    if values.dtype.kind not in "Mm":
+        return values
+    kind = values.dtype.kind
+    values = values.astype(stored_dtype(values.dtype, "time"))
+    for unit in _UNITS:
+        if unit == np.datetime_data(values.dtype)[0]:
+            break
+        coarse = values.astype(f"{kind}8[{unit}]")
+        if np.all((coarse.astype(values.dtype) == values) | np.isnat(values)):
+            return coarse
+    return values
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one dimension, in order.
+
+    Parameters
+    ----------
+    dimension : str
+    values : ndarray, shape (n,)
+        Unique numbers, texts or times.
+    """
+
+    dimension: str
+    values: NDArray[Any]
+
+    @classmethod
+    def of(cls, dimension: str, given: object) -> Labels:
+        """Return the labels that a user gave.
+
+        Raises
+        ------
+        InvalidInputError
+            Not one-dimensional, NaN or NaT, or a label twice.
+        """
+        values = as_result(_plain(given), dimension)
+        if values.ndim != 1:
+            message = f"coordinate {dimension!r}: expected a 1-d array, got shape {values.shape}"
+            raise InvalidInputError(message)
+        values = coarsest_unit(values)
+        labels = cls(dimension, values)
+        labels._require_unique()
+        return labels
+
+    def _require_unique(self) -> None:
+        missing = self.values != self.values  # noqa: PLR0124 -- true for NaN and NaT alone
+        if missing.any():
+            at = int(np.argmax(missing))
+            message = f"coordinate {self.dimension!r}: label {at} is missing ({self.values[at]})"
+            raise InvalidInputError(message)
+        if len(self.table) != len(self.values):
+            unique, counts = np.unique(self.values, return_counts=True)
+            twice = unique[counts > 1][0]
+            message = f"coordinate {self.dimension!r}: label {twice} stands there twice"
+            raise InvalidInputError(message)
+
+    @property
+    def table(self) -> dict[Any, int]:
+        """Index of each label."""
+        cached: dict[Any, int] | None = self.__dict__.get("_table")
+        if cached is None:
+            cached = {label: index for index, label in enumerate(self.values.tolist())}
+            self.__dict__["_table"] = cached
+        return cached
+
+    def index(self, label: object) -> int:
+        """Return where a label lies.
+
+        Raises
+        ------
+        CoordinateNotFoundError
+            It is not among the labels; the text names the nearest one.
+        """
+        found = self.table.get(self._key(label))
+        if found is None:
+            raise CoordinateNotFoundError(self._unknown(label))
+        return found
+
+    def _key(self, label: object) -> Any:
+        if self.values.dtype.kind not in "Mm":
+            return label.item() if isinstance(label, (np.generic, np.ndarray)) else label
+        try:
+            exact = np.asarray(_plain(label))
+            if exact.dtype.kind not in ("U", self.values.dtype.kind):
+                return None
+            ours = exact.astype(self.values.dtype)
+            same = exact.dtype.kind == "U" or ours.astype(exact.dtype) == exact
+        except (ValueError, TypeError):
+            return None
+        return ours.item() if same else None
+
+    def _unknown(self, label: object) -> str:
+        shown = f"label {label!r} is not among the {len(self.values)} of {self.dimension!r}"
+        nearest = self._nearest(label)
+        return f"{shown}; the nearest is {nearest}" if nearest is not None else shown
+
+    def _nearest(self, label: object) -> Any:
+        try:
+            if self.values.dtype.kind in "UT":
+                close = difflib.get_close_matches(str(label), self.values.astype(str), 1, 0.0)
+                return repr(str(close[0])) if close else None
+            distance = np.abs(self.values - np.asarray(_plain(label)).astype(self.values.dtype))
+            return self.values[int(np.argmin(distance))]
+        except (ValueError, TypeError, IndexError):
+            return None
+
+
+def _plain(given: object) -> object:
+    """Python's own times as NumPy's (without a zone, which labels don't have)."""
+    if isinstance(given, (datetime.datetime, datetime.date)):
+        return np.datetime64(given)
+    if isinstance(given, datetime.timedelta):
+        return np.timedelta64(given)
+    if (
+        isinstance(given, (list, tuple))
+        and given
+        and isinstance(given[0], (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64))
+    ):
+        return np.array([_plain(one) for one in given])
+    return given
+
+
+def find(labels: Mapping[str, Labels], wanted: Mapping[str, object]) -> dict[str, int]:
+    """Return the index of each wanted label by dimension.
+
+    Raises
+    ------
+    CoordinateNotFoundError
+        A dimension has no labels, or a label is unknown.
+    """
+    found = {}
+    for dimension, label in wanted.items():
+        if dimension not in labels:
+            known = ", ".join(labels) or "none"
+            message = f"no coordinate {dimension!r} to place a result by; there are: {known}"
+            raise CoordinateNotFoundError(message)
+        found[dimension] = labels[dimension].index(label)
+    return found

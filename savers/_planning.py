@@ -1,0 +1,285 @@
+"""From settings and the first result to the array that will hold it. Pure functions.
+
+What a call asks for (`chunks`, `dtype`, a compressor, ...) is honoured when an array is created
+and compared with it ever after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from savers._chunking import check_chunks, plan_chunks
+from savers._coordinates import Labels, stored_dtype
+from savers._format import NewArray
+from savers.errors import InvalidInputError, InvalidTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from savers._config import SaverSettings
+    from savers._format import Format
+    from savers._state import ArrayLayout
+
+__all__ = ["OPTIONS", "Planner", "check_options"]
+
+#: Keywords that `save` takes for the creation of arrays.
+OPTIONS = ("chunks", "shards", "dtype", "compressor", "compressors", "compression", "codecs",
+           "filters", "serializer", "fill_value", "attributes")  # fmt: skip
+CODECS = ("compressor", "compressors", "compression", "codecs", "filters", "serializer")
+
+
+def check_options(options: Mapping[str, Any], owner: str) -> None:
+    """Refuse keywords that no array can be created with.
+
+    Raises
+    ------
+    InvalidTypeError
+        An unknown keyword (also a TypeError and a ValueError).
+    """
+    for name in options:
+        if name not in OPTIONS:
+            message = f"{owner}.save has no keyword {name!r}; known are {', '.join(OPTIONS)}"
+            raise InvalidTypeError(message)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans the arrays of one saver, for one set of per-call options.
+
+    Parameters
+    ----------
+    settings : SaverSettings
+    options : mapping
+        Keywords of the call; they come before the settings.
+    labels : mapping of dimension to Labels
+    fmt : Format
+    where : str
+        The store, for messages.
+    """
+
+    settings: SaverSettings
+    options: Mapping[str, Any]
+    labels: Mapping[str, Labels]
+    fmt: Format
+    where: str
+
+    def asked(self, keyword: str, name: str) -> Any:
+        """Return what was asked for by a keyword for an array, None where nothing was."""
+        if keyword in self.options:
+            return self.options[keyword]
+        value = getattr(self.settings, keyword, None)
+        return (
+            value.get(name)
+            if keyword in ("chunks", "shards") and isinstance(value, dict)
+            else value
+        )
+
+    def dims(self, name: str, ndim: int) -> tuple[str, ...]:
+        """Return the dimensions of an array.
+
+        Raises
+        ------
+        InvalidInputError
+            `dims` names another number of them.
+        """
+        given = self.settings.dims
+        if given is not None and not isinstance(given, (list, tuple)):
+            given = given.get(name)  # type: ignore[union-attr]
+        if given is None:
+            leaf = name.rpartition("/")[2]
+            return tuple(f"{leaf}_dim_{axis}" for axis in range(ndim))
+        if len(given) != ndim:
+            message = (
+                f"expected dimensions ({', '.join(given)}) for {name!r} in {self.where}, "
+                f"got data with {ndim}"
+            )
+            raise InvalidInputError(message)
+        return tuple(given)
+
+    def dtype(self, name: str, found: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the dtype in which results of dtype `found` are kept.
+
+        Raises
+        ------
+        InvalidInputError
+            ``dtype=`` names no dtype.
+        """
+        asked = self.asked("dtype", name)
+        if asked is None:
+            return stored_dtype(found.newbyteorder("="), name)
+        try:
+            return stored_dtype(np.dtype(asked), name)
+        except TypeError as error:
+            message = f"{name!r}: dtype={asked!r} is no dtype"
+            raise InvalidInputError(message) from error
+
+    def rows(
+        self, name: str, row: tuple[int, ...], dtype: np.dtype[Any], *, generation: int = 0
+    ) -> ArrayLayout:
+        """Return the layout of an array that grows by rows of a shape."""
+        shape = (0, *row)
+        dims = self.dims(name, len(shape))
+        self._check_sizes(name, dims, shape, growing=True)
+        planned = (None, *row)
+        known = self.labels.get(dims[0])
+        if known is not None and len(known.values):
+            planned = (len(known.values), *row)
+        return self._create(name, dtype, shape, planned, dims, (0,), generation, growing=True)
+
+    def fixed(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], cells: tuple[int, ...],
+        *, generation: int = 0,
+    ) -> ArrayLayout:  # fmt: skip
+        """Return the layout of an array of known extents, told apart along the axes `cells`."""
+        dims = self.dims(name, len(shape))
+        self._check_sizes(name, dims, shape, growing=False)
+        return self._create(name, dtype, shape, shape, dims, cells, generation, growing=False)
+
+    def _create(
+        self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], planned: tuple[int | None, ...],
+        dims: tuple[str, ...], cells: Collection[int], generation: int, *, growing: bool,
+    ) -> ArrayLayout:  # fmt: skip
+        kept = self.dtype(name, dtype)
+        itemsize = kept.itemsize if kept.kind != "T" else 64
+        chunks = self.asked("chunks", name)
+        shards = self.asked("shards", name)
+        settled = (
+            plan_chunks(planned, itemsize, cells) if chunks is None
+            else check_chunks(chunks, planned, name)
+        )  # fmt: skip
+        return self.fmt.create(
+            NewArray(
+                name, kept, shape, settled,
+                None if shards is None else check_chunks(shards, planned, name),
+                dims, self.asked("fill_value", name), self.attributes(name), self._codecs(),
+                growing, tuple(cells), self.asked("dtype", name) is not None, generation,
+            )
+        )  # fmt: skip
+
+    def _codecs(self) -> dict[str, Any]:
+        given = {name: self.options[name] for name in CODECS if name in self.options}
+        return {"codecs": self.settings.codecs, **given}
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """Return the attributes that were asked for an array, as JSON knows them."""
+        given = self.settings.attrs.get(name)
+        named = dict(given) if isinstance(given, dict) else {}
+        return plain_attributes({**named, **(self.options.get("attributes") or {})}, name)
+
+    def coordinate(self, labels: Labels, along: str, *, generation: int = 0) -> ArrayLayout:
+        """Return the layout of a coordinate array; `along` is the growing dimension, if it is."""
+        name, size = labels.dimension, len(labels.values)
+        dtype = stored_dtype(labels.values.dtype.newbyteorder("="), name)
+        given = self.settings.attrs.get(name)
+        attributes = plain_attributes(given if isinstance(given, dict) else {}, name)
+        new = NewArray(
+            name, dtype, (size,), (max(1, size),), None, (name,), None, attributes,
+            {"codecs": "balanced"}, growing=False, cells=(0,), generation=generation,
+            along=name if name == along else "",
+        )  # fmt: skip
+        return self.fmt.create(new)
+
+    def _check_sizes(
+        self, name: str, dims: tuple[str, ...], shape: tuple[int, ...], *, growing: bool
+    ) -> None:
+        for axis, (dimension, size) in enumerate(zip(dims, shape, strict=True)):
+            labels = self.labels.get(dimension)
+            if labels is None or (growing and axis == 0):
+                continue
+            if len(labels.values) != size:
+                message = (
+                    f"expected {len(labels.values)} entries along {dimension!r} (the labels of "
+                    f"coords), got {size} for {name!r} of shape {shape} in {self.where}"
+                )
+                raise InvalidInputError(message)
+
+    # -- afterwards --------------------------------------------------------------------------------
+
+    def check_existing(self, layout: ArrayLayout) -> None:
+        """Compare what is asked for with an array that is there.
+
+        Raises
+        ------
+        InvalidInputError
+            They differ; the text names keyword, expected and got.
+        """
+        name, node = layout.name, layout.meta["node"]
+        size = [n or 1 for n in layout.shape]
+        asked_chunks = self.asked("shards", name) or self.asked("chunks", name)
+        if asked_chunks is not None and check_chunks(asked_chunks, size, name) != layout.chunks:
+            raise self._differs(name, "chunks", layout.chunks, asked_chunks)
+        asked_dtype = self.asked("dtype", name)
+        if asked_dtype is not None and self.dtype(name, np.dtype("f8")) != layout.values_dtype:
+            raise self._differs(name, "dtype", layout.dtype, asked_dtype)
+        dims = self.settings.dims
+        if dims is not None and layout.meta["dims"] not in (
+            [],
+            list(self.dims(name, len(layout.shape))),
+        ):
+            raise self._differs(name, "dims", layout.meta["dims"], list(dims))
+        self._check_made(layout, node)
+
+    def _check_made(self, layout: ArrayLayout, node: Mapping[str, Any]) -> None:
+        """What only the format can compare: made again with these options, and held against it."""
+        asked = {
+            k: v for k, v in self.options.items() if k in (*CODECS, "fill_value", "attributes")
+        }
+        if "codecs" in self.settings.model_fields_set:
+            asked.setdefault("codecs", self.settings.codecs)
+        if not asked:
+            return
+        shape = tuple(layout.shape)
+        new = NewArray(
+            layout.name, layout.values_dtype, shape, layout.chunks, None, tuple(layout.meta["dims"]), asked.get("fill_value"),
+            asked.get("attributes") or {}, {k: v for k, v in asked.items() if k in CODECS},
+        )  # fmt: skip
+        made = self.fmt.create(new).meta["node"]
+        if any(k in asked for k in CODECS):
+            for key in ("codecs", "compressor", "filters"):
+                if made.get(key) != node.get(key) and "sharding_indexed" not in str(node.get(key)):
+                    raise self._differs(layout.name, key, node.get(key), made.get(key))
+        if "fill_value" in asked and made["fill_value"] != node["fill_value"]:
+            raise self._differs(layout.name, "fill_value", node["fill_value"], made["fill_value"])
+        for key, value in plain_attributes(asked.get("attributes") or {}, layout.name).items():
+            if node["attributes"].get(key) != value:
+                raise self._differs(
+                    layout.name, f"attributes[{key!r}]", node["attributes"].get(key), value
+                )
+
+    def _differs(self, name: str, keyword: str, there: object, asked: object) -> InvalidInputError:
+        message = (
+            f"{name!r} in {self.where} was created with {keyword}={there!r}, got {asked!r}; leave "
+            f"it out, or replace the array with approach='overwrite'"
+        )
+        return InvalidInputError(message)
+
+
+def plain_attributes(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return attributes as JSON knows them.
+
+    Raises
+    ------
+    InvalidInputError
+        A value that JSON (and so a Zarr document) can't hold.
+    """
+    return {str(key): _plain(value, f"{where}.{key}") for key, value in given.items()}
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist(), where)
+    if isinstance(value, np.generic) and value.dtype.kind not in "Mm":
+        return _plain(value.item(), where)
+    if isinstance(value, (list, tuple)):
+        return [_plain(one, where) for one in value]
+    if isinstance(value, dict):
+        return plain_attributes(value, where)
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float) and np.isfinite(value):
+        return value
+    message = f"attribute {where}: expected text, numbers, lists or mappings, got {value!r}"
+    raise InvalidInputError(message)
