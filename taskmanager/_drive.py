@@ -23,9 +23,9 @@ from taskmanager.errors import TaskFailedError, TaskTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from taskmanager._inputs import Entry, Source
     from taskmanager._pool import Pool
     from taskmanager._settings import Call, Settings
-    from taskmanager._source import Entry, Source
 
 __all__ = ["LOOK_AHEAD", "Drive", "chunking_of", "plan_of", "task_error"]
 

@@ -17,9 +17,9 @@ from taskmanager._chunks import chunk_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from taskmanager._inputs import Entry, Source
     from taskmanager._policy import RetryPolicy
     from taskmanager._pool import Outcome, Pool
-    from taskmanager._source import Entry, Source
 
 __all__ = ["Chunking", "Flow", "Settled"]
 
@@ -166,7 +166,8 @@ class Flow:
         while not source.ended:
             size = self._chunking.size(self.executed, self.seconds)
             out = len(self._out)
-            if out and out >= 2 * workers * size:  # one chunk runs, one waits in each worker
+            # One chunk runs, one waits in each worker; a slow input is for idle workers only.
+            if out and out >= (workers if source.slow else 2 * workers * size):
                 return
             room = self._room(out)
             if room < size and (out or room <= 0):

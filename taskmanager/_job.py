@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from savers import JobLedger, JobSpec, JobWriter, Saver
 from taskmanager._drive import Drive
 from taskmanager._events import emit
+from taskmanager._inputs import PlainSource
 from taskmanager._items import arguments_digest
 from taskmanager._resume import Comparison, Decision
-from taskmanager._source import KeyedSource, PlainSource, PositionSource
+from taskmanager._source import KeyedSource, PositionSource
 from taskmanager.errors import LedgerMismatchError
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+from taskmanager._inputs import Inputs
 from taskmanager._job import run_job
 from taskmanager._policy import OnError, RetryOn, RetryPolicy, SaveEvery
 from taskmanager._settings import Call, ChunkSize, Settings, Write
-from taskmanager._source import Inputs
 from taskmanager._stream import Submissions, in_order, stream
 from taskmanager._task import Task, as_factory, task_name
 

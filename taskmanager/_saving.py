@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from savers import JobWriter
+    from taskmanager._inputs import Entry
     from taskmanager._policy import SaveEvery
     from taskmanager._pool import Outcome
-    from taskmanager._source import Entry
 
     _Message: TypeAlias = list[tuple[Entry, Outcome]] | Failure | "_Reached" | None
 

@@ -12,9 +12,9 @@ from taskmanager._executors import EXECUTORS, default_workers
 from taskmanager._policy import OnError, RetryPolicy, SaveEvery, check_choice, check_number
 
 if TYPE_CHECKING:
+    from taskmanager._inputs import Inputs
     from taskmanager._progress import ProgressSetting
     from taskmanager._resume import Resume
-    from taskmanager._source import Inputs
     from taskmanager._task import Task
 
 __all__ = ["Call", "ChunkSize", "Settings", "Write", "check_iterable"]

@@ -1,147 +1,27 @@
-"""The items of one call: taken lazily, known again, and without those that are done."""
+"""The items of a call that resumes: known again, and without those that are done."""
 
 from __future__ import annotations
 
-import time
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain, compress, count, islice, repeat
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from savers import InvalidInputError, ItemStatus, JobState
-from taskmanager._items import POSITION_ONLY, NotCanonicalError, digest, digests
+from taskmanager._inputs import Entry, Inputs, Reader
+from taskmanager._items import POSITION_ONLY, digests
 from taskmanager._pool import Work
 from taskmanager._resume import Comparison, Decision, settled
 
-__all__ = ["Entry", "Inputs", "KeyedSource", "PlainSource", "PositionSource", "Source"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["KeyedSource", "PositionSource"]
 
 _BLOCK = 4096  # items compared with the ledger at once
-_PATIENCE = 0.02  # seconds that a slow input may hold up everything else
 _AHEAD = 250  # items read at once, at most, while skipping by key
-
-
-class Entry:
-    """An item that is to run, and all the driver knows of it."""
-
-    __slots__ = ("attempts", "digest", "labels", "place", "work")
-
-    def __init__(
-        self,
-        work: Work,
-        place: int,
-        digest: int = 0,
-        labels: Mapping[str, object] | None = None,
-    ) -> None:
-        self.work = work
-        self.place = place  # in the input; work.index is the position in the job
-        self.digest = digest
-        self.labels = labels
-        self.attempts = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What the user gave: items, and how they are known and placed."""
-
-    items: Iterable[Any]
-    key: Callable[[Any], object] | None = None
-    labels: Callable[[Any], Mapping[str, object]] | None = None
-
-    @property
-    def identity(self) -> str:
-        """The word for it in `JobSpec.identity`."""
-        return "key" if self.key else "labels" if self.labels else "position"
-
-    def labels_of(self, item: object, place: int) -> dict[str, object] | None:
-        """Return the labels of an item, None when there is no `labels` function."""
-        if self.labels is None:
-            return None
-        labels = self.labels(item)
-        if not isinstance(labels, Mapping):
-            raise InvalidInputError(
-                f"labels(item) of item {place}: expected a mapping dimension -> label, "
-                f"got {labels!r}"
-            )
-        return dict(labels)
-
-    def identify(self, item: object, labels: object, place: int) -> int:
-        """Return the digest by which an item is known wherever it stands.
-
-        Raises
-        ------
-        InvalidInputError
-            Its key or labels have no canonical encoding.
-        """
-        value = self.key(item) if self.key else labels
-        try:
-            return digest(value)
-        except NotCanonicalError as error:
-            raise InvalidInputError(
-                f"{self.identity} of item {place}: {error}; use numbers, strings, dates, "
-                "or tuples of them"
-            ) from error
-
-
-class Source(Protocol):
-    """Where the driver takes its items from."""
-
-    taken: int  #: Items taken from the input so far, with those that need no run.
-    resumed: int  #: Of these: found done.
-    skipped: int  #: Of these: given up for good by an earlier run.
-
-    @property
-    def ended(self) -> bool:
-        """True once the input is exhausted."""
-
-    def take(self, most: int) -> list[Entry]:
-        """Return up to `most` items that must run; fewer while the input is slow."""
-
-    def position(self, place: int) -> int:
-        """Return the position in the job of an item of the input."""
-
-    def complete(self) -> int | None:
-        """Return how many items the job has, None when others of it are still to do."""
-
-
-def _read(pairs: Iterator[tuple[int, Any]], most: int) -> tuple[list[tuple[int, Any]], bool]:
-    """Return the next pairs, and whether the input ended; a slow input gives what it has."""
-    block: list[tuple[int, Any]] = []
-    deadline = time.perf_counter() + _PATIENCE
-    for pair in islice(pairs, most):
-        block.append(pair)
-        if time.perf_counter() > deadline:
-            return block, False
-    return block, len(block) < most
-
-
-class PlainSource:
-    """Every item runs and nothing is kept: a run without a saver."""
-
-    resumed = 0
-    skipped = 0
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self.taken = 0
-        self.ended = False
-        self._pairs = enumerate(items)
-
-    def take(self, most: int) -> list[Entry]:
-        """Return up to `most` of the next items."""
-        block, self.ended = _read(self._pairs, most)
-        self.taken += len(block)
-        return [Entry(Work(place, item), place) for place, item in block]
-
-    def position(self, place: int) -> int:
-        """Return `place`: nothing is left out."""
-        return place
-
-    def complete(self) -> int | None:
-        """Return the number of items."""
-        return self.taken
 
 
 class PositionSource:
@@ -158,9 +38,7 @@ class PositionSource:
     """
 
     def __init__(self, inputs: Inputs, comparison: Comparison) -> None:
-        self.ended = False
         self._warned = False
-        self._pairs: Iterator[tuple[int, Any]]
         self._compare(inputs.items, comparison)
         self.taken = comparison.compared
         status = np.zeros(0, np.uint8)
@@ -169,9 +47,19 @@ class PositionSource:
         self.resumed = int(np.count_nonzero(status == ItemStatus.DONE))
         self.skipped = int(np.count_nonzero(status == ItemStatus.SKIPPED))
 
+    @property
+    def ended(self) -> bool:
+        """True once the input is exhausted."""
+        return self._reader.ended
+
+    @property
+    def slow(self) -> bool:
+        """True while the input makes the reader wait."""
+        return self._reader.slow
+
     def take(self, most: int) -> list[Entry]:
         """Return up to `most` of the next items that are not done."""
-        block, self.ended = _read(self._pairs, most)
+        block = self._reader.read(most)
         if not block:
             return []
         self.taken = max(self.taken, block[-1][0] + 1)
@@ -184,10 +72,7 @@ class PositionSource:
 
     def empty(self) -> bool:
         """Return whether nothing has to run; looks at the next item of the input."""
-        first = next(self._pairs, None)
-        if first is not None:
-            self._pairs = chain([first], self._pairs)
-        return first is None
+        return self._reader.empty()
 
     def position(self, place: int) -> int:
         """Return `place`: position is identity."""
@@ -213,7 +98,7 @@ class PositionSource:
                 held += compress(enumerate(block, start), mask.tolist())
         self.decision = comparison.decide(ended=comparison.wanted() > 0)
         rest = zip(count(comparison.compared), iterator) if once else None
-        self._pairs = _open_pairs(items, held, rest, self.decision)
+        self._reader = Reader(_open_pairs(items, held, rest, self.decision))
 
     def _warn(self, *, unknown: bool) -> None:
         if unknown and not self._warned:
@@ -253,21 +138,25 @@ class KeyedSource:
         self.decision = comparison.decide(ended=False)
         self._ledger = _KnownDigests(self.decision.resume)
         self._new: dict[int, tuple[int, int]] = {}  # digest -> position, place
-        self._pairs: Iterator[tuple[int, Any]] = enumerate(inputs.items)
+        self._reader = Reader(enumerate(inputs.items))
         self._positions = array("q")  # of each place
         self._open: list[Entry] = []
-        self._exhausted = False
         self._block = 1
 
     @property
     def ended(self) -> bool:
         """True once the input is exhausted and everything read was taken."""
-        return self._exhausted and not self._open
+        return self._reader.ended and not self._open
+
+    @property
+    def slow(self) -> bool:
+        """True while the input makes the reader wait."""
+        return self._reader.slow
 
     def take(self, most: int) -> list[Entry]:
         """Return up to `most` of the next items that are not done."""
-        while not self._open and not self._exhausted:
-            block, self._exhausted = _read(self._pairs, max(most, self._block))
+        while not self._open and not self._reader.ended:
+            block = self._reader.read(max(most, self._block))
             self._open = self._admit(block)
             # Skipping goes in larger and larger steps, until the first item that must run.
             self._block = 1 if self._open else min(2 * self._block, _AHEAD)
@@ -276,10 +165,7 @@ class KeyedSource:
 
     def empty(self) -> bool:
         """Return whether the input is empty; looks at its first item."""
-        first = next(self._pairs, None)
-        if first is not None:
-            self._pairs = chain([first], self._pairs)
-        return first is None
+        return self._reader.empty()
 
     def position(self, place: int) -> int:
         """Return the position in the job of an item of the input."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from taskmanager._drive import LOOK_AHEAD, chunking_of, plan_of, task_error
 from taskmanager._executors import make_pool
 from taskmanager._flow import Flow
+from taskmanager._inputs import Entry, Inputs, PlainSource
 from taskmanager._job import draw_seed
 from taskmanager._pool import Work
 from taskmanager._settings import Call
-from taskmanager._source import Entry, Inputs, PlainSource
 from taskmanager.errors import TaskTimeoutError
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ class _Queued:
     """A source that is filled while it is emptied."""
 
     resumed = skipped = 0
+    slow = False
 
     def __init__(self) -> None:
         self.taken = 0

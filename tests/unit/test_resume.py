@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from savers import ItemStatus, JobSpec, JobState
+from taskmanager._inputs import Inputs
 from taskmanager._items import digests
 from taskmanager._resume import Comparison, Decision, Resume
-from taskmanager._source import Inputs, PositionSource
+from taskmanager._source import PositionSource
 from taskmanager.errors import LedgerMismatchError
 
 SPEC = JobSpec("model.run", "1", "aa")
