@@ -25,7 +25,7 @@ format: $(VENV)/.test  ## let ruff set the style
 	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
 
 docs: $(VENV)/.docs  ## the documentation as HTML (docs/_build/html), warnings are errors
-	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@$(BIN)/sphinx-build -q -E -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 bench: $(if $(wildcard benchmarks/run.py),$(VENV)/.bench)  ## ours beside the peers, on the same work
