@@ -293,6 +293,11 @@ class SavePlan:
         """Fields of the commit record beside the writes."""
         return {"new": self.new, "replace": self.replaced}
 
+    def clear(self) -> None:
+        """Forget what was committed."""
+        self.writes, self.new = [], []
+        self.cells, self.replaced = {}, {}
+
     # -- approaches --------------------------------------------------------------------------------
 
     def append(self, name: str, block: NDArray[Any]) -> None:

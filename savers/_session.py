@@ -120,6 +120,8 @@ class Session:
         self._codecs: dict[tuple[str, int], ChunkCodec] = {}
         self._threads: ThreadPoolExecutor | None = None
         self._unrenamed: list[tuple[str, str]] = []
+        self._gone: list[str] = []
+        self._recent: tuple[Any, NDArray[Any]] | None = None
         self._dirty = False
         self._timer: threading.Timer | None = None
         self._last_publish = float("-inf")
@@ -367,7 +369,8 @@ class Session:
         layout = array.layout
         data = self.codec(layout).encode(to_stored(block))
         key, token = self.format.chunk_key(layout, index), ""
-        if isinstance(self.store, LocalStore) and _visible(array, index, state):
+        committed = index in array.chunks or _visible(array, index, state)
+        if isinstance(self.store, LocalStore) and committed:
             token = self._new_token()
             self.store.stage(token, data)
         else:
@@ -414,6 +417,24 @@ class Session:
             message = f"{key} in {self.location.name} is damaged: its checksum is not the ledger's"
             raise FormatError(message)
 
+    def read(self, array: ArrayState, region: Region) -> NDArray[Any]:
+        """Return the committed values of a contiguous region."""
+        layout = array.layout
+        values = np.empty(region.shape, layout.values_dtype)
+        extent = array.extent()
+        for piece in pieces(region, layout.chunks, extent):
+            values[piece.source] = self._recent_block(array, piece.chunk)[piece.inside]
+        return values
+
+    def _recent_block(self, array: ArrayState, index: Index) -> NDArray[Any]:
+        """Neighbouring results are read one after the other: keep the chunk they share."""
+        stamp = (array.layout.name, array.layout.generation, index, array.chunks.get(index))
+        if index in array.loose:
+            return self.chunk_block(array, index)
+        if self._recent is None or self._recent[0] != stamp:
+            self._recent = (stamp, self.chunk_block(array, index))
+        return self._recent[1]
+
     # -- publishing ------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
@@ -428,6 +449,16 @@ class Session:
             self._timer.name = "savers-publish"
             self._timer.daemon = True
             self._timer.start()
+
+    def publish_soon(self) -> None:
+        """Have the next publication take place even where no commit calls for it."""
+        self._dirty = True
+
+    def publish_now(self, gone: Sequence[str] = ()) -> None:
+        """Publish, and take arrays that are no more from readers."""
+        self._gone = [*self._gone, *gone]
+        self._dirty = True
+        self.publish()
 
     def publish(self) -> None:
         """Show readers everything that is committed.
@@ -458,7 +489,8 @@ class Session:
         if puts or changed:
             self._record_publication(state, shapes, puts)
         with self._root_lock():
-            self.format.publish(self.store, state, shapes, self.attrs)
+            self.format.publish(self.store, state, shapes, self.attrs, self._gone)
+        self._gone = []
         self.store.barrier()
         self._remove_stale(state)
 

@@ -314,7 +314,9 @@ def _fold_commit(state: State, record: dict[str, Any], raw: memoryview, raw_at: 
         _fold_items(state.jobs[record["job"]], record, raw)
         state.jobs[record["job"]].state.finished |= record.get("finished", False)
     for name, stale in record.get("replace", {}).items():
-        _fold_replace(state, {"array": name, "stale": stale}, raw, raw_at)
+        _fold_replace(
+            state, {"array": name, "stale": stale, "job": record.get("job")}, raw, raw_at
+        )
     for name in record.get("dropped", ()):
         state.arrays.pop(name, None)
         state.pending.pop(name, None)
@@ -374,7 +376,15 @@ def _fold_replace(state: State, record: dict[str, Any], raw: memoryview, raw_at:
         new = state.pending.pop(name)
         new.published = new.extent()
         state.arrays[name] = new
+        _forget_jobs(state, name, record.get("job"))
     state.stale[name] = record["stale"]
+
+
+def _forget_jobs(state: State, name: str, job_id: int | None) -> None:
+    """What other jobs saved in an array that was replaced is no more."""
+    for number, job in list(state.jobs.items()):
+        if number != job_id and name in (job.fields or ()):
+            del state.jobs[number]
 
 
 def _fold_clean(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:
