@@ -40,7 +40,7 @@ def draw(dataset: Dataset, path: Path) -> None:
 
 
 def _title(last: Dataset) -> str:
-    started = np.datetime_as_string(last["time"].values, unit="h").replace("T", " ")
+    started = str(last["time"].values.astype("datetime64[h]")).replace("T", " ")
     hours = int(last["lead_time"].values / np.timedelta64(1, "h"))
     return f"Start {started} UTC, lead time {hours} h, {last.sizes['member']} members"
 
