@@ -168,7 +168,6 @@ class Drive:
 
     def _end_pool(self, grace: float) -> None:
         try:
-            self._absorb(self._flow.settle(self._pool.poll(0.0)))
             self._pool.close(grace=grace)
             self._absorb(self._flow.settle(self._pool.poll(0.0)))
         except BaseException as error:
