@@ -38,7 +38,7 @@ class TaskPlan:
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen would double what an item costs to hand out and to pickle
 class Work:
     """One item on its way to a worker. `index` is its position in the job."""
 
