@@ -117,6 +117,7 @@ class _Forker:
         except ConnectionError:
             pass
         finally:
+            signal.set_wakeup_fd(-1)
             for pid in self._keys:
                 kill_group(pid)
 

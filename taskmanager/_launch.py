@@ -51,6 +51,11 @@ class Launcher:
             )
         os.close(plan)
 
+    @property
+    def code(self) -> int | None:
+        """How the forker ended, negative for a signal; None while it runs."""
+        return self._process.returncode
+
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when there are reports."""
         return self._line.fileno()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessPool"]
 
-#: Workers that may die in a row before one of them is ready.
+#: Starts that may fail in a row before one worker is ready.
 STILLBORN_LIMIT = 3
 
 
@@ -220,6 +220,7 @@ class ProcessPool:
         self._selector.unregister(launcher)
         launcher.close()
         self._launcher = None
+        self._note_stillborn(f"the process that starts workers {death_of(launcher.code)}")
         for key in list(self._crew):
             member = self._crew.pop(key)
             member.innocent = True
@@ -233,21 +234,18 @@ class ProcessPool:
             self._selector.unregister(member.sock)
             member.deaf = True
         member.sock.close()
-        if not member.ready and not self._closed:
-            self._note_stillborn(member, code)
+        if not member.ready and not member.innocent:
+            stage = "while it started" if member.stage() == STARTING else "in setup()"
+            self._note_stillborn(f"a worker process {death_of(code)} {stage}")
         culprit = member.culprit(code)
         if culprit is not None:
             self._ready.append(culprit)
         self._again(member.drop())
 
-    def _note_stillborn(self, member: Member, code: int | None) -> None:
-        self._stillborn += 1
+    def _note_stillborn(self, how: str) -> None:
+        self._stillborn += not self._closed
         if self._stillborn >= STILLBORN_LIMIT:
-            stage = "while it started" if member.stage() == STARTING else "in setup()"
-            message = (
-                f"{self._stillborn} worker processes in a row ended {stage}, "
-                f"the last one {death_of(code)}; no item was run there"
-            )
+            message = f"{how}, the {self._stillborn}. in a row before one was ready: is it setup()?"
             self._error = self._error or WorkerDiedError(message)
 
     def _end_overdue(self) -> float | None:
