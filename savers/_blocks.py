@@ -236,22 +236,28 @@ def _convertible(source: str, target: str) -> bool:
 def _held(block: NDArray[Any], cast: NDArray[Any], *, rounding: bool) -> NDArray[np.bool_]:
     source, target = block.dtype.kind, cast.dtype.kind
     if source in "iub" and target in "iu":
-        low, high = np.iinfo(cast.dtype).min, np.iinfo(cast.dtype).max
-        return (block >= low) & (block <= high) if source != "b" else np.ones(block.shape, bool)
+        info = np.iinfo(cast.dtype)
+        return np.asarray((source == "b") | ((block >= info.min) & (block <= info.max)))
     if source == "f" and target in "iu":
-        low, high = float(np.iinfo(cast.dtype).min), float(np.iinfo(cast.dtype).max) + 1.0
-        return np.isfinite(block) & (block >= low) & (block < high) & (np.floor(block) == block)
+        return _exact_floats(block, cast)
     if source in "iu" and target in "fc":
         return _exact_integers(block, cast)
     if source in "fc" and target in "fc":
         finite = np.isfinite(cast) | ~np.isfinite(block)
         same = (cast.astype(block.dtype) == block) | np.isnan(block)
-        return finite if rounding else finite & same
+        return np.asarray(finite if rounding else finite & same)
     if source in "Mm":
-        return np.asarray(cast.astype(block.dtype) == block) | np.isnat(block)
+        return np.asarray((cast.astype(block.dtype) == block) | np.isnat(block))
     if source == "S":
         return np.asarray(cast == block)
     return np.ones(block.shape, bool)
+
+
+def _exact_floats(block: NDArray[Any], cast: NDArray[Any]) -> NDArray[np.bool_]:
+    """Floats that are integers within the range of the dtype."""
+    low, high = float(np.iinfo(cast.dtype).min), float(np.iinfo(cast.dtype).max) + 1.0
+    inside = np.isfinite(block) & (block >= low) & (block < high)
+    return np.asarray(inside & (np.floor(block) == block))
 
 
 def _exact_integers(block: NDArray[Any], cast: NDArray[Any]) -> NDArray[np.bool_]:

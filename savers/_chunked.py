@@ -9,30 +9,32 @@ from __future__ import annotations
 import os
 import weakref
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from savers._blocks import as_block, fit, named_fields
+from savers._commit import Write
 from savers._config import make_settings
 from savers._coordinates import Labels
 from savers._jobs import ItemStatus
 from savers._planning import Planner, check_options, plain_attributes
 from savers._regions import from_indices, rows
 from savers._saver import Saver
-from savers._session import Session, Write, leave, session_for
+from savers._session import Session, leave, session_for
 from savers._state import ArrayState, fresh_array
 from savers._store import check_array_name, locate, require_folder
 from savers.errors import ClosedError, InvalidInputError, InvalidTypeError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from savers._commit import Box
     from savers._format import Format
     from savers._jobs import JobLedger
-    from savers._session import Box
     from savers._state import ArrayLayout, State
 
 __all__ = ["ChunkedSaver"]
@@ -103,9 +105,8 @@ class ChunkedSaver(Saver):
 
     def _check_coords(self) -> None:
         dims = self.settings.dims
-        listed = (
-            dims if isinstance(dims, (list, tuple)) else sum(map(list, (dims or {}).values()), [])
-        )
+        per_array = dims.values() if isinstance(dims, Mapping) else [dims]
+        listed = [name for names in per_array for name in names or ()]
         for name in self.labels:
             if name not in listed:
                 message = f"coords names {name!r}, which is not among the dims {tuple(listed)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,10 @@ import numpy as np
 
 from savers._blocks import as_result, own, split_fields
 from savers._chunked import SavePlan
+from savers._commit import Write
 from savers._coordinates import find
 from savers._jobs import Failure, ItemStatus, JobLedger, JobState, JobWriter
 from savers._regions import box, rows
-from savers._session import Write
 from savers._state import ArrayState, Job, failure_json, job_record
 from savers._store import check_array_name
 from savers.errors import (
@@ -24,7 +25,7 @@ from savers.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -177,9 +178,7 @@ class ChunkedJob(JobWriter):
         dims = tuple(labels or ())
         planner = self.saver.planner(self.session, self.options)
         plan = SavePlan(self.saver, self.session, self._state, planner)
-        arrays = {
-            name: self._array(plan, name, value, dims) for name, value in values.items()
-        }
+        arrays = {name: self._array(plan, name, value, dims) for name, value in values.items()}
         self._plan, self._arrays, self._dims = plan, arrays, dims
 
     def _array(
@@ -197,8 +196,7 @@ class ChunkedJob(JobWriter):
             layout = self._labelled(plan, name, value, dims, generation)
         else:
             layout = plan.planner.rows(name, value.shape, value.dtype, generation=generation)
-        array = plan.create(layout, pending=self._replaces)
-        return array
+        return plan.create(layout, pending=self._replaces)
 
     def _next_generation(self, plan: SavePlan, name: str) -> int:
         if not self._replaces:
@@ -221,32 +219,30 @@ class ChunkedJob(JobWriter):
             message = f"{name!r} has dimensions {names}, none of them is {missing[0]!r}"
             raise InvalidInputError(message)
         rest = iter(_rest(value.shape, names, dims) if full else value.shape)
-        shape = tuple(
-            len(self.saver.labels[n].values) if n in dims else next(rest) for n in names
-        )
+        shape = tuple(len(self.saver.labels[n].values) if n in dims else next(rest) for n in names)
         cells = tuple(names.index(dimension) for dimension in dims)
         return plan.planner.fixed(name, shape, value.dtype, cells, generation=generation)
 
     def _full(self, name: str, value: NDArray[Any]) -> bool:
         """Return whether a result comes with its labelled dimensions (of length 1)."""
-        dims = self.saver.settings.dims
-        given = dims if isinstance(dims, (list, tuple)) else (dims or {}).get(name, ())
+        dims = self.saver.settings.dims or ()
+        given = dims.get(name, ()) if isinstance(dims, Mapping) else dims
         return value.ndim == len(given)
 
     def _check_kind(self, array: ArrayState, dims: tuple[str, ...]) -> None:
         layout = array.layout
         if layout.growing == bool(dims):
             how = "rows in the order of items" if layout.growing else "labels"
-            message = f"{layout.name!r} in {self.saver.where} is filled by {how}: {layout.meta['dims']}"
+            message = (
+                f"{layout.name!r} in {self.saver.where} is filled by {how}: {layout.meta['dims']}"
+            )
             raise InvalidInputError(message)
         mine = [layout.meta["dims"][axis] for axis in layout.cells]
         if dims and sorted(mine) != sorted(dims):
             message = f"{layout.name!r} is filled by labels of {mine}, got labels of {list(dims)}"
             raise InvalidInputError(message)
 
-    def _fitted(
-        self, values: Mapping[str, NDArray[Any]], position: int
-    ) -> dict[str, NDArray[Any]]:
+    def _fitted(self, values: Mapping[str, NDArray[Any]], position: int) -> dict[str, NDArray[Any]]:
         if values.keys() != self._arrays.keys():
             message = f"expected fields {list(self._arrays)}, got {list(values)}"
             raise InvalidInputError(message)
@@ -296,7 +292,6 @@ class ChunkedJob(JobWriter):
                     replaced[name] = -1 if old is None else old.layout.generation
                     whole.append(name)
             self._commit({"finished": True, "replace": replaced}, whole)
-            self.session.publish_soon()
 
     def _all_pending(self) -> list[str]:
         new = [entry["layout"]["name"] for entry in (self._plan.new if self._plan else ())
@@ -321,7 +316,9 @@ class ChunkedJob(JobWriter):
             for name, boxes in self._plan.cells.items():
                 cells.setdefault(name, []).extend(boxes)
             replace = {**record.get("replace", {}), **self._plan.replaced}
-            record["replace"] = {k: v for k, v in replace.items() if extra or k in self._plan.replaced}
+            record["replace"] = {
+                k: v for k, v in replace.items() if extra or k in self._plan.replaced
+            }
         pending = [self._state.pending[name] for name in whole if name in self._state.pending]
         self.session.commit(writes, cells, record, raw, pending)
         self._staged.clear()
@@ -386,7 +383,9 @@ class ChunkedJob(JobWriter):
 
     def _holes(self, base: int) -> list[tuple[Index, Index, int]]:
         """Rows of items that were given up: settled, so that readers see what lies behind them."""
-        failures = {**self.state.failures, **self._failed} if self._job.fields is None else self._failed
+        failures = (
+            {**self.state.failures, **self._failed} if self._job.fields is None else self._failed
+        )
         return [
             ((base + position,), (base + position + 1,),
              int(ItemStatus.SKIPPED if failure.final else ItemStatus.FAILED))
@@ -419,7 +418,9 @@ class ChunkedJob(JobWriter):
             place = dict(zip(job.label_dims, job.places[position].tolist(), strict=True))
             names = layout.meta["dims"]
             start = tuple(place.get(n, 0) for n in names)
-            shape = tuple(1 if n in place else size for n, size in zip(names, layout.shape, strict=True))
+            shape = tuple(
+                1 if n in place else size for n, size in zip(names, layout.shape, strict=True)
+            )
         return self.session.read(array, box(start, shape)).reshape(self._item_shape(array))
 
 
@@ -510,7 +511,9 @@ class Discard:
             )
             self._fill(array, selectors)
             stop = tuple(i + 1 for i in place)
-            self.cells.setdefault(layout.name, []).append((tuple(place), stop, int(ItemStatus.OPEN)))
+            self.cells.setdefault(layout.name, []).append(
+                (tuple(place), stop, int(ItemStatus.OPEN))
+            )
 
     def _fill(self, array: ArrayState, selectors: Sequence[Any]) -> None:
         start = tuple(cut.start for cut in selectors)

@@ -48,7 +48,7 @@ def preset(name: str | None, dtype: np.dtype[Any]) -> Any:
         return ()
     if dtype.kind in "UT" and name in ("balanced", "fast", "small"):
         return (ZstdCodec(level=1),)
-    shuffle = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
+    shuffle: Any = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
     size = dtype.itemsize
     made: dict[str, Callable[[], Any]] = {
         "balanced": lambda: BloscCodec(cname="zstd", clevel=1, shuffle=shuffle, typesize=size),

@@ -103,7 +103,7 @@ class Labels:
         return labels
 
     def _require_unique(self) -> None:
-        missing = self.values != self.values  # noqa: PLR0124 -- true for NaN and NaT alone
+        missing = self.values != self.values  # true for NaN and NaT alone
         if missing.any():
             at = int(np.argmax(missing))
             message = f"coordinate {self.dimension!r}: label {at} is missing ({self.values[at]})"

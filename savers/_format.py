@@ -62,8 +62,9 @@ class NewArray:
 class Format(Protocol):
     """How arrays lie in a store. Stateless: what it must remember is in `ArrayLayout.meta`."""
 
-    #: The name of the format, for messages.
-    name: str
+    @property
+    def name(self) -> str:
+        """The name of the format, for messages."""
 
     def create(self, new: NewArray) -> ArrayLayout:
         """Return the layout of a new array. Nothing is written.

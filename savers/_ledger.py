@@ -12,7 +12,6 @@ import errno
 import mmap
 import os
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -23,6 +22,7 @@ from savers.errors import LedgerCorruptedError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from savers._store import MappingStore
 

@@ -139,9 +139,17 @@ class Planner:
         return self._create(name, dtype, shape, shape, dims, cells, generation, growing=False)
 
     def _create(
-        self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], planned: tuple[int | None, ...],
-        dims: tuple[str, ...], cells: Collection[int], generation: int, *, growing: bool,
-    ) -> ArrayLayout:  # fmt: skip
+        self,
+        name: str,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        planned: tuple[int | None, ...],
+        dims: tuple[str, ...],
+        cells: Collection[int],
+        generation: int,
+        *,
+        growing: bool,
+    ) -> ArrayLayout:
         kept = self.dtype(name, dtype)
         itemsize = kept.itemsize if kept.kind != "T" else 64
         chunks = self.asked("chunks", name)
@@ -231,11 +239,16 @@ class Planner:
             asked.setdefault("codecs", self.settings.codecs)
         if not asked:
             return
-        shape = tuple(layout.shape)
         new = NewArray(
-            layout.name, layout.values_dtype, shape, layout.chunks, None, tuple(layout.meta["dims"]), asked.get("fill_value"),
-            asked.get("attributes") or {}, {k: v for k, v in asked.items() if k in CODECS},
-        )  # fmt: skip
+            layout.name,
+            layout.values_dtype,
+            layout.shape,
+            layout.chunks,
+            dims=tuple(layout.meta["dims"]),
+            fill_value=asked.get("fill_value"),
+            attributes=asked.get("attributes") or {},
+            codecs={k: v for k, v in asked.items() if k in CODECS},
+        )
         made = self.fmt.create(new).meta["node"]
         if any(k in asked for k in CODECS):
             for key in ("codecs", "compressor", "filters"):

@@ -230,7 +230,8 @@ def from_indices(indices: object, shape: tuple[int, ...], name: str) -> Region:
 def _expand(indices: object, shape: tuple[int, ...], name: str) -> list[Any]:
     """One entry an axis: int, slice(start, stop) or int64 array of any shape."""
     given = list(indices) if isinstance(indices, tuple) else [indices]
-    given = [_normal(entry, name) for entry in given]
+    entries_given: list[Any] = [_normal(entry, name) for entry in given]
+    given = entries_given
     consumed = sum(entry.ndim if _is_mask(entry) else 1 for entry in given if entry is not ...)
     if consumed > len(shape):
         message = f"{name!r} of shape {shape} takes {len(shape)} indices, got {consumed}"
@@ -270,7 +271,7 @@ def _normal(entry: object, name: str) -> Any:
     return array
 
 
-def _is_mask(entry: object) -> bool:
+def _is_mask(entry: Any) -> bool:
     return isinstance(entry, np.ndarray) and entry.dtype.kind == "b"
 
 

@@ -11,85 +11,46 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import os
 import threading
 import time
 import uuid
 import warnings
 import weakref
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
-from crc32c import crc32c
 
-from savers._jobs import ItemStatus
+from savers._chunk_store import ChunkStore
+from savers._commit import CommitPlan
 from savers._ledger import Home, Ledger, replay
-from savers._locks import Lock, moment
-from savers._regions import chunk_box, pieces
-from savers._state import ArrayState, State
-from savers._store import LocalStore, MappingStore, ledger_folder
-from savers.errors import ClosedError, FormatError, LedgerMismatchError, StorageError
+from savers._locks import Lock
+from savers._publishing import Publisher, refuse_changed
+from savers._regions import pieces
+from savers._store import MappingStore, ledger_folder
+from savers.errors import ClosedError, FormatError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from savers._codecs import ChunkCodec
+    from savers._chunk_store import ChunkId
+    from savers._commit import Box, Write
     from savers._format import Format
-    from savers._regions import Piece, Region
-    from savers._state import ArrayLayout
+    from savers._regions import Region
+    from savers._state import ArrayLayout, ArrayState, PieceRef, State
     from savers._store import Location
 
-__all__ = ["Session", "Write", "session_for"]
+__all__ = ["Session", "leave", "session_for"]
 
 #: Seconds between a commit and its publication; longer where publishing takes over 5 % of it.
 PUBLISH_AFTER = 1.0
-#: Seconds to wait for another process that updates the same dataset.
+#: Seconds to wait for another process to let go of the dataset.
 PATIENCE = 1.0
 
 Index = tuple[int, ...]
-ChunkId = tuple[str, int, Index]  # array, generation, chunk
-Box = tuple[Index, Index, int]  # first and one-past-last cell along the cell axes, and a status
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """A block on its way into a region of an array.
-
-    Parameters
-    ----------
-    array : ArrayState
-    region : Region
-    block : ndarray
-        Values in the array's dtype, in the caller's shape for `region`.
-    at_once : bool
-        True puts every touched chunk into the store with the commit, whole or not.
-    """
-
-    array: ArrayState
-    region: Region
-    block: NDArray[Any]
-    at_once: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Put:
-    """A chunk that was written by a commit that has no record yet."""
-
-    id: ChunkId
-    size: int
-    crc: int
-    token: str
-    key: str
-
-
-Block = tuple[ArrayState, Index, "NDArray[Any]"]  # the values of a chunk
 
 
 class Session:
@@ -106,39 +67,37 @@ class Session:
         self.pid = os.getpid()
         self.attrs: dict[str, Any] = {}
         self.job_active = False
-        self.folder: Path | None = None if location.path is None else ledger_folder(location.path)
-        self._lock = (
-            None
-            if self.folder is None
-            else Lock(
-                self.folder / f"{quote(dataset, safe='')}.lock", f"{dataset!r} in {location.name}"
-            )
-        )
+        self.folder = None if location.path is None else ledger_folder(location.path)
+        self.chunks = ChunkStore(location, fmt, dataset)
+        self._lock = self._make_lock()
         self._ledger: Ledger | None = None
         self._created = False
         self._blocks: dict[ChunkId, NDArray[Any]] = {}
-        self._codecs: dict[tuple[str, int], ChunkCodec] = {}
-        self._threads: ThreadPoolExecutor | None = None
-        self._unrenamed: list[tuple[str, str]] = []
-        self._gone: list[str] = []
         self._recent: tuple[Any, NDArray[Any]] | None = None
         self._dirty = False
+        self._gone: list[str] = []
         self._timer: threading.Timer | None = None
         self._last_publish = float("-inf")
         self._publish_cost = 0.0
 
-    # -- opening and closing -----------------------------------------------------------------------
+    def _make_lock(self) -> Lock | None:
+        if self.folder is None:
+            return None
+        path = self.folder / f"{quote(self.dataset, safe='')}.lock"
+        return Lock(path, f"{self.dataset!r} in {self.location.name}")
+
+    # -- opening -----------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """True while this process holds the dataset."""
+        return self._ledger is not None
 
     def peek(self) -> State:
         """Return the state without taking the dataset, for checks before anything changes."""
         if self._ledger is not None:
             return self._ledger.state
         return replay(self._home(), self.dataset)[0]
-
-    @property
-    def is_open(self) -> bool:
-        """True while this process holds the dataset."""
-        return self._ledger is not None
 
     def open(self) -> State:
         """Take the dataset, and finish what a crash left; return the state.
@@ -154,37 +113,32 @@ class Session:
             if self._lock is not None:
                 self._lock.acquire(wait=PATIENCE)
             try:
-                self._ledger = self._opened()
+                self._open_ledger()
             except BaseException:
                 self._let_go()
                 raise
-        return self._ledger.state
+        return self.ledger.state
 
     def _home(self) -> Home:
         if self.folder is not None:
             return Home(self.folder, None)
-        store = self.store
-        if not isinstance(store, MappingStore):
+        if not isinstance(self.store, MappingStore):
             message = f"{self.location.name} can't keep a ledger"
             raise FormatError(message)
-        return Home(None, store, f"{self.dataset}/.ledger/")
+        return Home(None, self.store, f"{self.dataset}/.ledger/")
 
-    def _opened(self) -> Ledger:
+    def _open_ledger(self) -> None:
         ledger = Ledger(self._home(), self.dataset, synced=self.synced)
-        exists, store_id = self.format.store_id(self.store)
-        if ledger.existed and not self._same_store(ledger, exists=exists, store_id=store_id):
+        if ledger.existed and not self._same_store(ledger):
             ledger = Ledger(self._home(), self.dataset, synced=self.synced)
-        self._created = False
+        self._ledger, self._created = ledger, ledger.existed
         if ledger.existed:
             ledger.begin()
-            self._ledger = ledger
-            self._created = True
             self._recover(ledger.state)
-        self._ledger = ledger
-        return ledger
 
-    def _same_store(self, ledger: Ledger, *, exists: bool, store_id: str) -> bool:
+    def _same_store(self, ledger: Ledger) -> bool:
         """A ledger whose store is gone or another one is set aside, not mixed with new data."""
+        exists, store_id = self.format.store_id(self.store)
         if exists and store_id == ledger.state.store_id:
             return True
         reason = "is gone" if not exists else "is another one"
@@ -196,23 +150,31 @@ class Session:
         warnings.warn(message, UserWarning, stacklevel=2)
         return False
 
-    def create(self) -> None:
-        """Make the store and its ledger, where they are not there yet."""
-        if self._created:
-            return
-        ledger = self._book()
-        _, store_id = self.format.store_id(self.store)
-        store_id = store_id or uuid.uuid4().hex
-        self.format.create_root(self.store, store_id, self.attrs)
-        self.store.barrier()
-        ledger.begin(store_id)
-        self._created = True
+    def _recover(self, state: State) -> None:
+        """Finish the last commit, refuse a store that somebody else changed, remove leftovers."""
+        self.chunks.finish_renames(state)
+        refuse_changed(self.format, self.location, state)
+        if self._lock is None or self._lock.took_over:
+            for array in (*state.arrays.values(), *state.pending.values()):
+                self.chunks.remove_unknown(array)
+        self._dirty = True
+        self.publish()
 
-    def _book(self) -> Ledger:
+    @property
+    def ledger(self) -> Ledger:
+        """The open ledger.
+
+        Raises
+        ------
+        ClosedError
+            The dataset is not open.
+        """
         if self._ledger is None:
             message = f"{self.dataset!r} in {self.location.name} is closed"
             raise ClosedError(message)
         return self._ledger
+
+    # -- closing -----------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Publish, and let others in. Idempotent."""
@@ -230,34 +192,39 @@ class Session:
         if ledger is not None:
             ledger.close()
         self._blocks.clear()
-        self._codecs.clear()
-        if self._threads is not None:
-            self._threads.shutdown(wait=True)
-            self._threads = None
+        self._recent = None
+        self.chunks.close()
         if self._lock is not None:
             self._lock.release()
-            self._remove_empty_folders()
-
-    def _remove_empty_folders(self) -> None:
         if self.folder is not None:
             for folder in (self.folder / "staged", self.folder):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # not empty, or not there
                     folder.rmdir()
 
-    # -- committing ----------------------------------------------------------------------------------
+    # -- committing --------------------------------------------------------------------------------
 
-    def append(self, record: dict[str, Any], raw: Sequence[bytes] = ()) -> None:
+    def append(self, record: dict[str, Any]) -> None:
         """Append a record that goes with no data."""
-        self._check_alive()
-        self.create()
-        self._book().append(record, raw)
+        self._make_ready()
+        self.ledger.append(record)
 
-    def _check_alive(self) -> None:
-        """Make sure that this process still holds the dataset, and that nothing is half done."""
+    def _make_ready(self) -> None:
+        """Make sure that the dataset is held, nothing is half done and the store is there."""
         if self._lock is not None:
             self._lock.check()
-        self._rename_staged()
+        self.chunks.rename_staged()
         self.store.barrier()
+        if not self._created:
+            self._create()
+
+    def _create(self) -> None:
+        """The store has its id before the ledger has a record."""
+        _, store_id = self.format.store_id(self.store)
+        store_id = store_id or uuid.uuid4().hex
+        self.format.create_root(self.store, store_id, self.attrs)
+        self.store.barrier()
+        self.ledger.begin(store_id)
+        self._created = True
 
     def commit(
         self,
@@ -286,156 +253,66 @@ class Session:
         StorageError
             Nothing is committed, and the same call can be made again.
         """
-        self._check_alive()
-        self.create()
-        plan = _Plan(self, cells, sum(map(len, raw)), whole)
-        for write in writes:
-            plan.add(write)
-        puts: list[_Put] = []
+        self._make_ready()
+        plan = CommitPlan(writes, cells, sum(map(len, raw)), whole, self.chunk_block)
+        puts = self.chunks.put_all(plan.blocks(), self.ledger.state)
         try:
-            puts = self._put_all(plan.blocks())
             self.store.barrier()
             record = {"kind": "commit", **(extra or {}), "arrays": plan.entries(puts)}
-            self._book().append(record, [*raw, *plan.payload])
+            self.ledger.append(record, [*raw, *plan.payload])
         except BaseException:
-            self._forget(plan, puts)
+            self.chunks.drop(puts)
             raise
-        self._after_commit(plan, puts)
+        self.chunks.stand(puts)
+        self._after_commit(plan)
 
-    def _after_commit(self, plan: _Plan, puts: Sequence[_Put]) -> None:
+    def _after_commit(self, plan: CommitPlan) -> None:
         """From here on the commit stands: what fails now is tried again, never reported as lost."""
-        for put in puts:
-            self._blocks.pop(put.id, None)
-            if put.token:
-                self._unrenamed.append((put.token, put.key))
-        plan.keep_open_blocks()
+        for chunk in plan.touched:
+            self._keep_open(plan, chunk)
         with contextlib.suppress(StorageError):
-            self._rename_staged()
+            self.chunks.rename_staged()
         self._dirty = True
         self._schedule()
 
-    def _forget(self, plan: _Plan, puts: Sequence[_Put]) -> None:
-        """Drop what a failed commit changed in memory or left aside."""
-        for chunk in plan.touched:
+    def _keep_open(self, plan: CommitPlan, chunk: ChunkId) -> None:
+        """Bring an open chunk in memory up to the commit, and forget one that is in the store."""
+        array = self.ledger.state.array(chunk[0], chunk[1])
+        if array is None or chunk[2] not in array.loose:
             self._blocks.pop(chunk, None)
-        for put in puts:
-            if put.token:
-                self._drop_staged(put.token)
-
-    def _drop_staged(self, token: str) -> None:
-        if isinstance(self.store, LocalStore):
-            with contextlib.suppress(OSError):
-                (self.store.scratch / token).unlink()
-
-    def _key(self, chunk: ChunkId) -> str:
-        name, generation, index = chunk
-        array = self._book().state.array(name, generation)
-        if array is None:
-            message = f"array {name!r} is gone"
-            raise FormatError(message)
-        return self.format.chunk_key(array.layout, index)
-
-    def _rename_staged(self) -> None:
-        store = self.store
-        if not isinstance(store, LocalStore):
-            return
-        while self._unrenamed:
-            token, key = self._unrenamed[0]
-            store.publish(token, key)
-            self._unrenamed.pop(0)
-
-    def _put_all(self, blocks: Sequence[Block]) -> list[_Put]:
-        """Encode and write chunks side by side; on a failure none of them is left aside."""
-        if not blocks:
-            return []
-        if self._threads is None:
-            count = min(4, os.cpu_count() or 1)
-            self._threads = ThreadPoolExecutor(count, thread_name_prefix="savers-encode")
-        state = self._book().state
-        futures = [self._threads.submit(self._put, state, *block) for block in blocks]
-        done, errors = [], []
-        for future in futures:
-            try:
-                done.append(future.result())
-            except BaseException as error:  # noqa: BLE001 -- raised below, once all have ended
-                errors.append(error)
-        if errors:
-            for put in done:
-                self._drop_staged(put.token) if put.token else None
-            raise errors[0]
-        return done
-
-    def _put(self, state: State, array: ArrayState, index: Index, block: NDArray[Any]) -> _Put:
-        layout = array.layout
-        data = self.codec(layout).encode(to_stored(block))
-        key, token = self.format.chunk_key(layout, index), ""
-        committed = index in array.chunks or _visible(array, index, state)
-        if isinstance(self.store, LocalStore) and committed:
-            token = self._new_token()
-            self.store.stage(token, data)
+        elif chunk in self._blocks:
+            plan.apply(chunk, self._blocks[chunk])
         else:
-            self.store.write(key, data)
-        chunk = (layout.name, layout.generation, index)
-        return _Put(chunk, len(data), crc32c(data), token, key)
-
-    def _new_token(self) -> str:
-        return f"{quote(self.dataset, safe='')}@{uuid.uuid4().hex}"
-
-    def codec(self, layout: ArrayLayout) -> ChunkCodec:
-        """Return the codec of an array."""
-        key = (layout.name, layout.generation)
-        if key not in self._codecs:
-            self._codecs[key] = self.format.codec(layout)
-        return self._codecs[key]
-
-    # -- chunks in memory ------------------------------------------------------------------------------
+            self._blocks[chunk] = self._load(array, chunk[2])
 
     def chunk_block(self, array: ArrayState, index: Index) -> NDArray[Any]:
         """Return the committed values of a chunk; the caller must not change them."""
-        chunk = (array.layout.name, array.layout.generation, index)
-        block = self._blocks.get(chunk)
+        block = self._blocks.get((array.layout.name, array.layout.generation, index))
         return self._load(array, index) if block is None else block
 
     def _load(self, array: ArrayState, index: Index) -> NDArray[Any]:
-        layout = array.layout
-        dtype = layout.values_dtype
-        block = np.full(layout.chunks, self.format.fill_value(layout), dtype)
-        if index in array.chunks or array.adopted:
-            data = self.store.get(self.format.chunk_key(layout, index))
-            if data is not None:
-                self._check_chunk(array, index, data)
-                block = as_values(self.codec(layout).decode(data), dtype).copy()
-        for piece in array.loose.get(index, ()):
-            inside = tuple(slice(a, a + n) for a, n in zip(piece.start, piece.shape, strict=True))
-            block[inside] = unpack(self._book().read(piece), dtype, piece.shape)
-        return block
+        return self.chunks.load(array, index, self._read_piece)
 
-    def _check_chunk(self, array: ArrayState, index: Index, data: bytes) -> None:
-        stored = array.chunks.get(index)
-        if stored is not None and (len(data), crc32c(data)) != stored:
-            key = self.format.chunk_key(array.layout, index)
-            message = f"{key} in {self.location.name} is damaged: its checksum is not the ledger's"
-            raise FormatError(message)
+    def _read_piece(self, piece: PieceRef) -> bytes:
+        return self.ledger.read(piece)
 
     def read(self, array: ArrayState, region: Region) -> NDArray[Any]:
         """Return the committed values of a contiguous region."""
-        layout = array.layout
-        values = np.empty(region.shape, layout.values_dtype)
-        extent = array.extent()
-        for piece in pieces(region, layout.chunks, extent):
+        values = np.empty(region.shape, array.layout.values_dtype)
+        for piece in pieces(region, array.layout.chunks, array.extent()):
             values[piece.source] = self._recent_block(array, piece.chunk)[piece.inside]
         return values
 
     def _recent_block(self, array: ArrayState, index: Index) -> NDArray[Any]:
         """Neighbouring results are read one after the other: keep the chunk they share."""
-        stamp = (array.layout.name, array.layout.generation, index, array.chunks.get(index))
         if index in array.loose:
             return self.chunk_block(array, index)
+        stamp = (array.layout.name, array.layout.generation, index, array.chunks.get(index))
         if self._recent is None or self._recent[0] != stamp:
             self._recent = (stamp, self.chunk_block(array, index))
         return self._recent[1]
 
-    # -- publishing ------------------------------------------------------------------------------------
+    # -- publishing --------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
         """Publish now if that was long ago, else when its time has come."""
@@ -450,13 +327,9 @@ class Session:
             self._timer.daemon = True
             self._timer.start()
 
-    def publish_soon(self) -> None:
-        """Have the next publication take place even where no commit calls for it."""
-        self._dirty = True
-
     def publish_now(self, gone: Sequence[str] = ()) -> None:
-        """Publish, and take arrays that are no more from readers."""
-        self._gone = [*self._gone, *gone]
+        """Publish whatever was published last, and take arrays that are no more from readers."""
+        self._gone += gone
         self._dirty = True
         self.publish()
 
@@ -475,160 +348,17 @@ class Session:
             if self._ledger is None or not self._dirty:
                 return
             begin = time.monotonic()
-            self._check_alive()
-            self._publish_arrays(self._ledger.state)
-            self._dirty = False
+            if self._created:
+                self._make_ready()
+                Publisher(self).publish(self._gone)
+            self._gone, self._dirty = [], False
             self._last_publish = time.monotonic()
             self._publish_cost = self._last_publish - begin
 
-    def _publish_arrays(self, state: State) -> None:
-        shapes = self.shapes(state)
-        puts = self._put_all(list(self._unsaved_chunks(state, shapes)))
-        self.store.barrier()
-        changed = {n: s for n, s in shapes.items() if s != state.arrays[n].published}
-        if puts or changed:
-            self._record_publication(state, shapes, puts)
-        with self._root_lock():
-            self.format.publish(self.store, state, shapes, self.attrs, self._gone)
-        self._gone = []
-        self.store.barrier()
-        self._remove_stale(state)
-
-    def _record_publication(
-        self, state: State, shapes: Mapping[str, Index], puts: Sequence[_Put]
-    ) -> None:
-        entries = []
-        for name, shape in shapes.items():
-            mine = [put for put in puts if put.id[0] == name]
-            if not mine and shape == state.arrays[name].published:
-                continue
-            generation = state.arrays[name].layout.generation
-            chunks = [_chunk_entry(put) for put in mine]
-            entries.append(
-                {"array": name, "generation": generation, "shape": shape, "chunks": chunks}
-            )
-        try:
-            self._book().append({"kind": "publish", "arrays": entries})
-        except BaseException:
-            for put in puts:
-                self._drop_staged(put.token)
-            raise
-        self._unrenamed += [(put.token, put.key) for put in puts if put.token]
-        self._rename_staged()
-        self.store.barrier()
-
-    def shapes(self, state: State) -> dict[str, Index]:
-        """Return the shape in which each array is to be shown."""
-        shapes = {n: a.extent() for n, a in state.arrays.items() if not a.layout.meta.get("along")}
-        for name, array in state.arrays.items():
-            along = array.layout.meta.get("along")
-            if along:
-                lengths = [
-                    shapes[other.layout.name][0] for other in state.arrays.values()
-                    if other.layout.growing and other.layout.meta["dims"][:1] == [along]
-                ]  # fmt: skip
-                shapes[name] = (max(lengths, default=0),)
-        return shapes
-
-    def _unsaved_chunks(self, state: State, shapes: Mapping[str, Index]) -> Iterator[Block]:
-        """Chunks that are shown, but of which something is only in the ledger."""
-        for name, shape in shapes.items():
-            array = state.arrays[name]
-            for index in array.loose:
-                starts = (i * n for i, n in zip(index, array.layout.chunks, strict=True))
-                if all(start < size for start, size in zip(starts, shape, strict=True)):
-                    yield array, index, self.chunk_block(array, index)
-
-    @contextlib.contextmanager
-    def _root_lock(self) -> Iterator[None]:
-        """Datasets of one store share its root document."""
-        if self.folder is None:
-            yield
-        else:
-            with moment(self.folder / "root.lock"):
-                yield
-
-    def _remove_stale(self, state: State) -> None:
-        """Delete the chunks of replaced generations, now that no reader is sent to them."""
-        for name, generation in list(state.stale.items()):
-            array = state.arrays.get(name)
-            if array is not None and generation >= 0:
-                self.remove_generation(array.layout, generation)
-            self._book().append({"kind": "clean", "array": name})
-
     def remove_generation(self, layout: ArrayLayout, generation: int) -> None:
         """Delete all chunk objects of a generation that readers don't see."""
-        from savers._state import renumbered
-
         if (layout.generation - generation) % 2:
-            self.format.remove_chunks(self.store, renumbered(layout, generation))
-
-    # -- after a crash ---------------------------------------------------------------------------------
-
-    def _recover(self, state: State) -> None:
-        """Finish the last commit, refuse a store that somebody else changed, remove leftovers."""
-        for token, chunk in state.staged.items():
-            if isinstance(self.store, LocalStore) and (self.store.scratch / token).exists():
-                self._unrenamed.append((token, self._key(chunk)))
-        self._rename_staged()
-        self._refuse_changed(state)
-        self._remove_leftovers(state)
-        self._dirty = True
-        self.publish()
-
-    def _refuse_changed(self, state: State) -> None:
-        for name, array in state.arrays.items():
-            if array.published is None:
-                continue
-            seen = self.format.published(self.store, array.layout)
-            before = array.before if array.before is not None else array.published
-            if seen not in (array.published, before, None) or (
-                seen is None and name not in state.stale and array.before is not None
-            ):
-                message = (
-                    f"{name!r} in {self.location.name} was changed by another program: the ledger "
-                    f"knows shape {array.published}, the store has {seen}. Undo that change, or "
-                    "move the ledger folder away to go on from what the store has"
-                )
-                raise LedgerMismatchError(message)
-
-    def _remove_leftovers(self, state: State) -> None:
-        """Objects of commits that never got their record."""
-        store = self.store
-        if not isinstance(store, LocalStore):
-            return
-        mine = f"{quote(self.dataset, safe='')}@"
-        if store.scratch.is_dir():
-            for entry in os.scandir(store.scratch):
-                if entry.name.startswith(mine):
-                    self._drop_staged(entry.name)
-        if self._lock is not None and not self._lock.took_over:
-            return
-        for table in (state.arrays, state.pending):
-            for array in table.values():
-                self._remove_unknown(array)
-
-    def _remove_unknown(self, array: ArrayState) -> None:
-        if array.adopted:
-            return
-        for index, key in list(self.format.chunks_in(self.store, array.layout)):
-            if index not in array.chunks:
-                self.store.delete(key)
-
-
-def _visible(array: ArrayState, index: Index, state: State) -> bool:
-    """Return whether readers may look at a chunk now, so that it must not appear before its time."""
-    if state.arrays.get(array.layout.name) is not array:
-        return False
-    shown = [shape for shape in (array.published, array.before) if shape is not None]
-    return any(
-        all(i * n < size for i, n, size in zip(index, array.layout.chunks, shape, strict=True))
-        for shape in shown
-    )
-
-
-def _chunk_entry(put: _Put) -> list[Any]:
-    return [put.id[2], put.size, put.crc, put.token]
+            self.format.remove_chunks(self.store, layout.renumbered(generation))
 
 
 def _publish_later(reference: weakref.ref[Session]) -> None:
@@ -638,174 +368,14 @@ def _publish_later(reference: weakref.ref[Session]) -> None:
             session.publish()
 
 
-# -- planning one commit -----------------------------------------------------------------------------
-
-
-class _Plan:
-    """Which chunks a commit completes, and what rides in its record."""
-
-    def __init__(
-        self,
-        session: Session,
-        cells: Mapping[str, Sequence[Box]],
-        raw: int,
-        whole: Sequence[ArrayState],
-    ) -> None:
-        self.session = session
-        self.cells = cells
-        self.touched: dict[ChunkId, list[tuple[Piece, NDArray[Any]]]] = {}
-        self.arrays: dict[tuple[str, int], ArrayState] = {}
-        self.at_once: set[ChunkId] = set()
-        self.payload: list[bytes] = []
-        self._raw = raw
-        for array in whole:
-            self._add_open(array)
-
-    def _add_open(self, array: ArrayState) -> None:
-        name, generation = array.layout.name, array.layout.generation
-        self.arrays[name, generation] = array
-        for index in array.loose:
-            self.touched.setdefault((name, generation, index), [])
-            self.at_once.add((name, generation, index))
-
-    def add(self, write: Write) -> None:
-        layout = write.array.layout
-        self.arrays[layout.name, layout.generation] = write.array
-        block = write.region.arrange(write.block)
-        extent = layout.shape
-        if layout.growing:
-            extent = (np.iinfo(np.int64).max, *extent[1:])
-        for piece in pieces(write.region, layout.chunks, extent):
-            chunk = (layout.name, layout.generation, piece.chunk)
-            self.touched.setdefault(chunk, []).append((piece, block))
-            if write.at_once:
-                self.at_once.add(chunk)
-
-    def blocks(self) -> list[Block]:
-        """Return the chunks that go to the store with this commit."""
-        return [
-            (self.arrays[chunk[:2]], chunk[2], self._assembled(chunk))
-            for chunk in self.touched
-            if chunk in self.at_once or self._complete(chunk)
-        ]
-
-    def _complete(self, chunk: ChunkId) -> bool:
-        """Every cell of the chunk is settled once this commit stands."""
-        array, index = self.arrays[chunk[:2]], chunk[2]
-        axes = array.layout.cells
-        sizes = [array.layout.chunks[axis] for axis in axes]
-        first = [index[axis] * n for axis, n in zip(axes, sizes, strict=True)]
-        status = _window(array.status, first, sizes, growing=array.layout.growing)
-        for start, stop, _ in self.cells.get(chunk[0], ()):
-            inside = tuple(
-                slice(max(0, a - f), max(0, b - f))
-                for a, b, f in zip(start, stop, first, strict=True)
-            )
-            status[inside] = ItemStatus.DONE
-        return bool(status.all())
-
-    def _assembled(self, chunk: ChunkId) -> NDArray[Any]:
-        array = self.arrays[chunk[:2]]
-        parts = self.touched[chunk]
-        shape = array.layout.chunks
-        if len(parts) == 1 and parts[0][0].whole:
-            piece, source = parts[0]
-            block = source[piece.source]
-            if block.shape == shape:
-                return block
-        block = self.session.chunk_block(array, chunk[2]).copy()
-        for piece, source in parts:
-            block[piece.inside] = source[piece.source]
-        return block
-
-    def entries(self, puts: Sequence[_Put]) -> list[dict[str, Any]]:
-        """Return what the record says of each array; pieces of open chunks ride along."""
-        stored = {put.id: put for put in puts}
-        names = dict.fromkeys([*self.arrays, *((n, None) for n in self.cells)])
-        entries: dict[str, dict[str, Any]] = {}
-        for name, generation in names:
-            entry = entries.setdefault(name, {"array": name})
-            if generation is not None:
-                entry["generation"] = generation
-            entry["cells"] = list(self.cells.get(name, ()))
-        offset = self._raw
-        for chunk, parts in self.touched.items():
-            entry = entries[chunk[0]]
-            if chunk in stored:
-                entry.setdefault("chunks", []).append(_chunk_entry(stored[chunk]))
-                continue
-            for piece, source in parts:
-                values = source[piece.source]
-                data = pack(values)
-                start = [cut.start for cut in piece.inside]
-                entry.setdefault("pieces", []).append(
-                    [chunk[2], start, values.shape, offset, len(data)]
-                )
-                self.payload.append(data)
-                offset += len(data)
-        return list(entries.values())
-
-    def keep_open_blocks(self) -> None:
-        """Bring the open chunks in memory up to the commit."""
-        blocks = self.session._blocks  # noqa: SLF001 -- the two are one idea in two classes
-        state = self.session.peek()
-        for chunk, parts in self.touched.items():
-            array = state.array(chunk[0], chunk[1])
-            if array is None or chunk[2] not in array.loose:
-                continue
-            if chunk not in blocks:
-                blocks[chunk] = self.session.chunk_block(array, chunk[2])
-                continue
-            for piece, source in parts:
-                blocks[chunk][piece.inside] = source[piece.source]
-
-
-def _window(
-    status: NDArray[np.uint8], first: Sequence[int], sizes: Sequence[int], *, growing: bool
-) -> NDArray[np.uint8]:
-    """Return a copy of the status of a chunk's cells; those beyond a growing array are open."""
-    cut = status[tuple(slice(f, f + n) for f, n in zip(first, sizes, strict=True))]
-    if not growing or cut.shape == tuple(sizes):
-        return cut.copy()
-    window = np.zeros(sizes, np.uint8)
-    window[tuple(map(slice, cut.shape))] = cut
-    return window
-
-
-def pack(values: NDArray[Any]) -> bytes:
-    """Return the bytes in which a ledger record carries values: raw, or JSON for text."""
-    if values.dtype.kind in "UT":
-        return json.dumps(values.astype(object).ravel().tolist()).encode()
-    return np.ascontiguousarray(values).tobytes()
-
-
-def unpack(data: bytes, dtype: np.dtype[Any], shape: Index) -> NDArray[Any]:
-    """Return values from their bytes in a record."""
-    if dtype.kind == "T":
-        return np.array(json.loads(data), dtype=object).reshape(shape).astype(dtype)
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-def to_stored(values: NDArray[Any]) -> NDArray[Any]:
-    """Return values as a store keeps them: times as integers (see `as_values`)."""
-    return values.view("<i8") if values.dtype.kind in "Mm" else values
-
-
-def as_values(stored: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return decoded values in the dtype that callers see (times are stored as integers)."""
-    if dtype.kind in "Mm":
-        return stored.astype("<i8").view(dtype)
-    return stored.astype(dtype) if stored.dtype != dtype else stored
-
-
-# -- one session a dataset and process -----------------------------------------------------------------
+# -- one session a dataset and process -----------------------------------------------------------
 
 _sessions: dict[tuple[str, str], Session] = {}
 _registry = threading.RLock()
 
 
 def session_for(location: Location, dataset: str, fmt: Format, *, synced: bool) -> Session:
-    """Return the session of a dataset, shared by all savers of this process; count one user more."""
+    """Return the session of a dataset, shared by all savers of this process, for one user more."""
     with _registry:
         key = (location.identity, dataset)
         session = _sessions.get(key)
@@ -820,10 +390,11 @@ def leave(session: Session) -> None:
     """Count one user less; the last one closes the session."""
     with _registry:
         session.users -= 1
-        last = session.users <= 0
-        if last and _sessions.get((session.location.identity, session.dataset)) is session:
+        if session.users > 0:
+            return
+        if _sessions.get((session.location.identity, session.dataset)) is session:
             del _sessions[session.location.identity, session.dataset]
-    if last and session.pid == os.getpid():
+    if session.pid == os.getpid():
         session.close()
 
 

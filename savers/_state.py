@@ -87,6 +87,10 @@ class ArrayLayout:
         """The dtype in which callers see the values."""
         return np.dtype(np.dtypes.StringDType()) if self.dtype == "T" else np.dtype(self.dtype)
 
+    def renumbered(self, generation: int) -> ArrayLayout:
+        """Return the layout of another generation."""
+        return replace(self, generation=generation)
+
     def to_json(self) -> dict[str, Any]:
         """Return the layout as a JSON object."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -314,9 +318,7 @@ def _fold_commit(state: State, record: dict[str, Any], raw: memoryview, raw_at: 
         _fold_items(state.jobs[record["job"]], record, raw)
         state.jobs[record["job"]].state.finished |= record.get("finished", False)
     for name, stale in record.get("replace", {}).items():
-        _fold_replace(
-            state, {"array": name, "stale": stale, "job": record.get("job")}, raw, raw_at
-        )
+        _fold_replace(state, {"array": name, "stale": stale, "job": record.get("job")}, raw, raw_at)
     for name in record.get("dropped", ()):
         state.arrays.pop(name, None)
         state.pending.pop(name, None)
@@ -505,8 +507,3 @@ def _job_record(job: Job) -> Record:
 def failure_json(failure: Failure) -> dict[str, Any]:
     """Return a failure as a JSON object."""
     return {name: getattr(failure, name) for name in failure.__slots__}
-
-
-def renumbered(layout: ArrayLayout, generation: int) -> ArrayLayout:
-    """Return the layout of another generation."""
-    return replace(layout, generation=generation)

@@ -11,7 +11,7 @@ import base64
 import json
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -40,7 +40,7 @@ Document = dict[str, Any]
 class ZarrFormat:
     """Zarr, version 3 or 2."""
 
-    zarr_format: int = 3
+    zarr_format: Literal[2, 3] = 3
     name: str = "zarr"
 
     # -- layouts ---------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ class ZarrFormat:
         if new.dtype.kind in "Mm":
             attributes = {**time_attributes(new.dtype), **attributes}
         node = self._make(new, _stored_fill(fill, new.dtype), attributes)
-        meta = {"node": node, "along": new.along, "dims": list(new.dims)}
+        meta: dict[str, Any] = {"node": node, "along": new.along, "dims": list(new.dims)}
         missing_times = new.dtype.kind in "Mm" and new.dims != (new.name,)
         meta["asked_fill"] = new.fill_value is not None or missing_times
         return ArrayLayout(
@@ -358,19 +358,20 @@ def default_fill(dtype: np.dtype[Any]) -> Any:
 
 def _stored_fill(fill: Any, dtype: np.dtype[Any]) -> Any:
     if dtype.kind in "Mm":
-        return int(np.asarray(fill if fill else "NaT", dtype).astype(np.int64))
+        return int(np.asarray(fill or "NaT", dtype).astype(np.int64))
     return fill
 
 
 def _node_dtype(node: Document) -> np.dtype[Any]:
     from zarr.core.dtype import parse_dtype
 
-    kind = node.get("data_type", node.get("dtype"))
+    kind: Any = node.get("data_type", node.get("dtype"))
     if kind == "string":
         return np.dtype(np.dtypes.StringDType())
     try:
         if "data_type" in node:
-            return parse_dtype(kind, zarr_format=3).to_native_dtype()  # type: ignore[no-any-return]
+            native: Any = parse_dtype(kind, zarr_format=3).to_native_dtype()
+            return np.dtype(native)
         return np.dtype(kind)
     except (TypeError, ValueError) as error:
         message = f"an array of data type {kind!r} can't be extended here"
@@ -413,7 +414,8 @@ def _compressors(given: Any, new: NewArray, zarr_format: int) -> Any:
         try:
             chosen = preset(given, new.dtype)
         except KeyError as error:
-            message = f"{new.name!r}: unknown codecs {given!r}; known: balanced, fast, small, zstd, gzip, lz4, blosc, None"
+            known = "balanced, fast, small, zstd, gzip, lz4, blosc, None"
+            message = f"{new.name!r}: unknown codecs {given!r}; known: {known}"
             raise InvalidInputError(message) from error
     else:
         chosen = tuple(given) if isinstance(given, (list, tuple)) else (given,)
@@ -434,11 +436,11 @@ def _as_v3(codec: Any, new: NewArray) -> Any:
         shuffle = settings["shuffle"]
         if shuffle == -1:
             shuffle = 2 if new.dtype.itemsize == 1 else 1
-        names = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}
+        names: dict[int, Any] = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}
         return BloscCodec(
             typesize=new.dtype.itemsize, cname=settings["cname"], clevel=settings["clevel"],
             shuffle=names[shuffle], blocksize=settings["blocksize"],
-        )  # type: ignore[arg-type] # fmt: skip
+        )  # fmt: skip
     if kind == "zstd":
         return ZstdCodec(level=settings["level"], checksum=settings.get("checksum", False))
     if kind == "gzip":

@@ -1,0 +1,248 @@
+"""Chunks between memory and the store: encode and put side by side, load and check.
+
+A chunk that readers may look at, or that holds committed values, is written aside and renamed
+after its record; any other goes straight to its key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from crc32c import crc32c
+
+from savers._state import ArrayState
+from savers._store import LocalStore
+from savers.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from savers._codecs import ChunkCodec
+    from savers._format import Format
+    from savers._state import ArrayLayout, PieceRef, State
+    from savers._store import Location
+
+__all__ = ["Block", "ChunkId", "ChunkStore", "Put"]
+
+Index = tuple[int, ...]
+ChunkId = tuple[str, int, Index]  # array, generation, chunk
+Block = tuple[ArrayState, Index, "NDArray[Any]"]  # the values of a chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A chunk that was written, and is true once a record says so.
+
+    Attributes
+    ----------
+    id : array, generation and index of the chunk
+    size, crc : int
+        Bytes and CRC-32C of the stored object.
+    token : str
+        Where it waits to be renamed to `key`, "" where it lies there already.
+    key : str
+    """
+
+    id: ChunkId
+    size: int
+    crc: int
+    token: str
+    key: str
+
+    def entry(self) -> list[Any]:
+        """Return what a record says of the chunk."""
+        return [self.id[2], self.size, self.crc, self.token]
+
+
+class ChunkStore:
+    """The chunk objects of one dataset."""
+
+    def __init__(self, location: Location, fmt: Format, dataset: str) -> None:
+        self.name = location.name
+        self.store = location.store
+        self.format = fmt
+        self.mark = quote(dataset, safe="") + "@"
+        self._codecs: dict[tuple[str, int], ChunkCodec] = {}
+        self._threads: ThreadPoolExecutor | None = None
+        self._unrenamed: list[tuple[str, str]] = []
+
+    def codec(self, layout: ArrayLayout) -> ChunkCodec:
+        """Return the codec of an array."""
+        key = (layout.name, layout.generation)
+        if key not in self._codecs:
+            self._codecs[key] = self.format.codec(layout)
+        return self._codecs[key]
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def put_all(self, blocks: Sequence[Block], state: State) -> list[Put]:
+        """Encode and write chunks side by side; after a failure none of them is left aside."""
+        if not blocks:
+            return []
+        if self._threads is None:
+            count = min(4, os.cpu_count() or 1)
+            self._threads = ThreadPoolExecutor(count, thread_name_prefix="savers-encode")
+        futures = [self._threads.submit(self._put, state, *block) for block in blocks]
+        done, errors = [], []
+        for future in futures:
+            try:
+                done.append(future.result())
+            except BaseException as error:  # noqa: BLE001 -- raised below, once all have ended
+                errors.append(error)
+        if errors:
+            self.drop(done)
+            raise errors[0]
+        return done
+
+    def _put(self, state: State, array: ArrayState, index: Index, block: NDArray[Any]) -> Put:
+        layout = array.layout
+        data = self.codec(layout).encode(to_stored(block))
+        key, token = self.format.chunk_key(layout, index), ""
+        committed = index in array.chunks or visible(array, index, state)
+        if isinstance(self.store, LocalStore) and committed:
+            token = f"{self.mark}{uuid.uuid4().hex}"
+            self.store.stage(token, data)
+        else:
+            self.store.write(key, data)
+        return Put((layout.name, layout.generation, index), len(data), crc32c(data), token, key)
+
+    def drop(self, puts: Sequence[Put]) -> None:
+        """Remove what waits aside for a record that will not come."""
+        for put in puts:
+            if put.token:
+                self.drop_token(put.token)
+
+    def drop_token(self, token: str) -> None:
+        """Remove one staged object."""
+        if isinstance(self.store, LocalStore):
+            with contextlib.suppress(OSError):
+                (self.store.scratch / token).unlink()
+
+    def stand(self, puts: Sequence[Put]) -> None:
+        """Note that the record of these chunks stands: they may be renamed."""
+        self._unrenamed += [(put.token, put.key) for put in puts if put.token]
+
+    def rename_staged(self) -> None:
+        """Move staged chunks to their keys.
+
+        Raises
+        ------
+        StorageError
+            One could not be moved; the next call tries it again.
+        """
+        while self._unrenamed and isinstance(self.store, LocalStore):
+            self.store.publish(*self._unrenamed[0])
+            self._unrenamed.pop(0)
+
+    # -- after a crash -----------------------------------------------------------------------------
+
+    def finish_renames(self, state: State) -> None:
+        """Rename what the last record staged and a crash left aside; remove all else there."""
+        store = self.store
+        if not isinstance(store, LocalStore) or not store.scratch.is_dir():
+            return
+        for token, (name, generation, index) in state.staged.items():
+            array = state.array(name, generation)
+            if array is not None and (store.scratch / token).exists():
+                self._unrenamed.append((token, self.format.chunk_key(array.layout, index)))
+        self.rename_staged()
+        for entry in os.scandir(store.scratch):
+            if entry.name.startswith(self.mark):
+                self.drop_token(entry.name)
+
+    def remove_unknown(self, array: ArrayState) -> None:
+        """Remove objects of commits that never got their record."""
+        if array.adopted:
+            return
+        for index, key in list(self.format.chunks_in(self.store, array.layout)):
+            if index not in array.chunks:
+                self.store.delete(key)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def load(
+        self, array: ArrayState, index: Index, read: Callable[[PieceRef], bytes]
+    ) -> NDArray[Any]:
+        """Return the committed values of a chunk: its object, and the pieces newer than it.
+
+        Raises
+        ------
+        FormatError
+            The object does not match its checksum in the ledger.
+        """
+        layout, dtype = array.layout, array.layout.values_dtype
+        block = np.full(layout.chunks, self.format.fill_value(layout), dtype)
+        if index in array.chunks or array.adopted:
+            data = self.store.get(self.format.chunk_key(layout, index))
+            if data is not None:
+                self._check(array, index, data)
+                block = as_values(self.codec(layout).decode(data), dtype).copy()
+        for piece in array.loose.get(index, ()):
+            inside = tuple(slice(a, a + n) for a, n in zip(piece.start, piece.shape, strict=True))
+            block[inside] = unpack(read(piece), dtype, piece.shape)
+        return block
+
+    def _check(self, array: ArrayState, index: Index, data: bytes) -> None:
+        stored = array.chunks.get(index)
+        if stored is not None and (len(data), crc32c(data)) != stored:
+            key = self.format.chunk_key(array.layout, index)
+            message = f"{key} in {self.name} is damaged: its checksum is not the ledger's"
+            raise FormatError(message)
+
+    def close(self) -> None:
+        """End the threads. Idempotent."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=True)
+        self._codecs.clear()
+        self._unrenamed.clear()
+
+
+def visible(array: ArrayState, index: Index, state: State) -> bool:
+    """Return whether readers may look at a chunk now."""
+    if state.arrays.get(array.layout.name) is not array:
+        return False
+    shown = [shape for shape in (array.published, array.before) if shape is not None]
+    return any(
+        all(i * n < size for i, n, size in zip(index, array.layout.chunks, shape, strict=True))
+        for shape in shown
+    )
+
+
+# -- values as bytes -----------------------------------------------------------------------------
+
+
+def pack(values: NDArray[Any]) -> bytes:
+    """Return the bytes in which a ledger record carries values: raw, or JSON for text."""
+    if values.dtype.kind in "UT":
+        return json.dumps(values.astype(object).ravel().tolist()).encode()
+    return np.ascontiguousarray(values).tobytes()
+
+
+def unpack(data: bytes, dtype: np.dtype[Any], shape: Index) -> NDArray[Any]:
+    """Return values from their bytes in a record."""
+    if dtype.kind == "T":
+        return np.array(json.loads(data), dtype=object).reshape(shape).astype(dtype)
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def to_stored(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values as a store keeps them: times as integers (see `as_values`)."""
+    return values.view("<i8") if values.dtype.kind in "Mm" else values
+
+
+def as_values(stored: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return decoded values in the dtype that callers see (times are stored as integers)."""
+    if dtype.kind in "Mm":
+        return stored.astype("<i8").view(dtype)
+    return stored.astype(dtype, copy=False)

@@ -1,0 +1,134 @@
+"""From what is committed to what readers see."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from savers._locks import moment
+from savers.errors import LedgerMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from savers._chunk_store import Block, Put
+    from savers._format import Format
+    from savers._session import Session
+    from savers._state import ArrayState, State
+    from savers._store import Location
+
+__all__ = ["Publisher", "refuse_changed", "shapes"]
+
+Index = tuple[int, ...]
+
+
+def shapes(state: State) -> dict[str, Index]:
+    """Return the shape in which each array is to be shown.
+
+    A coordinate of a growing dimension is as long as the longest array along it.
+    """
+    shown = {n: a.extent() for n, a in state.arrays.items() if not a.layout.meta.get("along")}
+    for name, array in state.arrays.items():
+        if array.layout.meta.get("along"):
+            lengths = [shown[n][0] for n in shown if _grows_along(state.arrays[n], name)]
+            shown[name] = (max(lengths, default=0),)
+    return shown
+
+
+def _grows_along(array: ArrayState, dimension: str) -> bool:
+    return array.layout.growing and array.layout.meta["dims"][:1] == [dimension]
+
+
+def refuse_changed(fmt: Format, location: Location, state: State) -> None:
+    """Refuse a store whose arrays another program changed.
+
+    Raises
+    ------
+    LedgerMismatchError
+        An array has neither the shape that was published last nor the one before (a crash between
+        record and metadata leaves that), or another layout.
+    """
+    for name, array in state.arrays.items():
+        if array.published is None:
+            continue
+        seen = fmt.published(location.store, array.layout)
+        unpublished = seen is None and (name in state.stale or array.before is None)
+        if not unpublished and seen not in (array.published, array.before):
+            message = (
+                f"{name!r} in {location.name} was changed by another program: the ledger "
+                f"knows shape {array.published}, the store has {seen}. Undo that change, or "
+                "move the ledger folder away to go on from what the store has"
+            )
+            raise LedgerMismatchError(message)
+
+
+class Publisher:
+    """One publication of a session: open chunks, arrays, and last the root that names them all."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.state = session.ledger.state
+        self.shapes = shapes(self.state)
+
+    def publish(self, gone: Sequence[str]) -> None:
+        """Show what is committed, and no longer show the arrays in `gone`."""
+        session, store = self.session, self.session.store
+        puts = session.chunks.put_all(list(self._open_chunks()), self.state)
+        store.barrier()
+        entries = self._entries(puts)
+        if entries:
+            self._record(entries, puts)
+        with self._root_lock():
+            session.format.publish(store, self.state, self.shapes, session.attrs, gone)
+        store.barrier()
+        self._remove_stale()
+
+    def _open_chunks(self) -> Iterator[Block]:
+        """Chunks that are shown, but of which something is only in the ledger."""
+        for name, shape in self.shapes.items():
+            array = self.state.arrays[name]
+            for index in array.loose:
+                starts = (i * n for i, n in zip(index, array.layout.chunks, strict=True))
+                if all(start < size for start, size in zip(starts, shape, strict=True)):
+                    yield array, index, self.session.chunk_block(array, index)
+
+    def _entries(self, puts: Sequence[Put]) -> list[Mapping[str, Any]]:
+        entries: list[Mapping[str, Any]] = []
+        for name, shape in self.shapes.items():
+            array = self.state.arrays[name]
+            mine = [put.entry() for put in puts if put.id[0] == name]
+            if mine or shape != array.published:
+                generation = array.layout.generation
+                entries.append(
+                    {"array": name, "generation": generation, "shape": shape, "chunks": mine}
+                )
+        return entries
+
+    def _record(self, entries: Sequence[Mapping[str, Any]], puts: Sequence[Put]) -> None:
+        """The record comes before the renames: it knows the checksums of what readers will see."""
+        chunks = self.session.chunks
+        try:
+            self.session.ledger.append({"kind": "publish", "arrays": list(entries)})
+        except BaseException:
+            chunks.drop(puts)
+            raise
+        chunks.stand(puts)
+        chunks.rename_staged()
+        self.session.store.barrier()
+
+    @contextlib.contextmanager
+    def _root_lock(self) -> Iterator[None]:
+        """Datasets of one store share its root document."""
+        if self.session.folder is None:
+            yield
+        else:
+            with moment(self.session.folder / "root.lock"):
+                yield
+
+    def _remove_stale(self) -> None:
+        """Delete the chunks of replaced generations, now that no reader is sent to them."""
+        for name, generation in list(self.state.stale.items()):
+            array = self.state.arrays.get(name)
+            if array is not None and generation >= 0:
+                self.session.remove_generation(array.layout, generation)
+            self.session.ledger.append({"kind": "clean", "array": name})
