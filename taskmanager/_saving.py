@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from savers import CoordinateNotFoundError, Failure, InvalidInputError
+from taskmanager._events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,6 +169,7 @@ class Saving:
             else:
                 self._writer.finish(self._finish)
                 self.saved = self._staged - self._writer.pending
+                emit("committed", saved=self.saved, finished=self._finish)
         except BaseException as error:
             self.error = error
         self._wake()
@@ -238,6 +240,7 @@ class Saving:
         self._since_commit = self._staged_bytes = 0
         self._failures = False
         self.saved = self._staged - self._writer.pending
+        emit("committed", saved=self.saved, seconds=round(monotonic() - begin, 6))
         self._tell()
 
     def _tell(self) -> None:
