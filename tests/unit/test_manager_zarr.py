@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -111,10 +112,8 @@ def test_a_new_saver_object_resumes(path: Path, tmp_path: Path) -> None:
     task = RecordingTask(tmp_path / "calls", fails={25: 1})
     for _ in range(2):
         with ZarrSaver(path, dataset_name="experiment_1") as saver:
-            try:
+            with contextlib.suppress(TaskFailedError):
                 TaskManager(task).submit_tasks(range(40), saver, save_interval=10)
-            except TaskFailedError as error:
-                assert error.index == 25
     assert task.calls() == {item: 1 + (item == 25) for item in range(40)}
     np.testing.assert_array_equal(read(path), table(range(40)))
 
