@@ -220,9 +220,13 @@ class ChunkedSaver(Saver):
         root = {key: value for key, value in self.settings.attrs.items() if key not in named}
         return plain_attributes(root, "attrs")
 
-    def planner(self, session: Session, options: Mapping[str, Any]) -> Planner:
+    def planner(
+        self, session: Session, options: Mapping[str, Any], rows_name: str = ""
+    ) -> Planner:
         """Return what plans this saver's arrays."""
-        return Planner(self.settings, options, self.labels, session.format, self.where)
+        return Planner(
+            self.settings, options, self.labels, session.format, self.where, rows_name
+        )
 
     def _plan(
         self,

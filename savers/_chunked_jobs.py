@@ -76,6 +76,19 @@ class ChunkedJobs(JobLedger):
             raise InvalidInputError(message)
 
     def resume(self, job_id: int) -> JobWriter:
+        job = self._state.jobs[job_id]
+        planner = self.saver.planner(self.session, self.options)
+        for name in job.fields or ():
+            array = self._state.array(name)
+            if array is not None:
+                try:
+                    planner.check_existing(array.layout)
+                except InvalidInputError as error:
+                    message = (
+                        f"job {job_id} was saved with another layout: {error}. Call with "
+                        'resume="new" or resume="restart", or as before'
+                    )
+                    raise LedgerMismatchError(message) from error
         return ChunkedJob(self, job_id)
 
     def abandon(self, job_id: int) -> None:
@@ -176,7 +189,8 @@ class ChunkedJob(JobWriter):
     ) -> None:
         """Plan the arrays from the first result: it decides fields, shapes and dtypes."""
         dims = tuple(labels or ())
-        planner = self.saver.planner(self.session, self.options)
+        leaf = self.saver.dataset_name.rpartition("/")[2]
+        planner = self.saver.planner(self.session, self.options, "" if dims else f"{leaf}_item")
         plan = SavePlan(self.saver, self.session, self._state, planner)
         arrays = {name: self._array(plan, name, value, dims) for name, value in values.items()}
         self._plan, self._arrays, self._dims = plan, arrays, dims

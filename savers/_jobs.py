@@ -46,12 +46,15 @@ class JobSpec:
     identity : {"position", "key", "labels"}
         How an item is known again: by its position and digest, by its key's digest alone, or by
         its labels' digest alone.
+    approach : str
+        How the saver uses what is there; a job that replaces an array is not one that extends it.
     """
 
     task: str
     version: str = ""
     arguments: str = ""
     identity: str = "position"
+    approach: str = ""
 
 
 @dataclass(frozen=True, slots=True)

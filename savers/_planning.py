@@ -58,6 +58,8 @@ class Planner:
     fmt : Format
     where : str
         The store, for messages.
+    rows_name : str
+        Name of the first dimension where `dims` gives none: the fields of a job share it.
     """
 
     settings: SaverSettings
@@ -65,6 +67,7 @@ class Planner:
     labels: Mapping[str, Labels]
     fmt: Format
     where: str
+    rows_name: str = ""
 
     def asked(self, keyword: str, name: str) -> Any:
         """Return what was asked for by a keyword for an array, None where nothing was."""
@@ -90,7 +93,8 @@ class Planner:
             given = given.get(name)  # type: ignore[union-attr]
         if given is None:
             leaf = name.rpartition("/")[2]
-            return tuple(f"{leaf}_dim_{axis}" for axis in range(ndim))
+            own = [f"{leaf}_dim_{axis}" for axis in range(ndim)]
+            return tuple([self.rows_name, *own[1:]] if self.rows_name and own else own)
         if len(given) != ndim:
             message = (
                 f"expected dimensions ({', '.join(given)}) for {name!r} in {self.where}, "

@@ -369,13 +369,14 @@ def _node_dtype(node: Document) -> np.dtype[Any]:
     if kind == "string":
         return np.dtype(np.dtypes.StringDType())
     try:
+        native: Any = kind
         if "data_type" in node:
-            native: Any = parse_dtype(kind, zarr_format=3).to_native_dtype()
-            return np.dtype(native)
-        return np.dtype(kind)
+            native = parse_dtype(kind, zarr_format=3).to_native_dtype()
+        found: np.dtype[Any] = np.dtype(native)
     except (TypeError, ValueError) as error:
         message = f"an array of data type {kind!r} can't be extended here"
         raise FormatError(message) from error
+    return found
 
 
 def _node_chunks(node: Document) -> tuple[int, ...]:

@@ -38,7 +38,11 @@ def run_job(settings: Settings, call: Call) -> Run:
 
 def _run_saved(settings: Settings, call: Call, ledger: JobLedger) -> Run:
     spec = JobSpec(
-        settings.name, settings.version, arguments_digest(call.kwargs_task), call.inputs.identity
+        settings.name,
+        settings.version,
+        arguments_digest(call.kwargs_task),
+        call.inputs.identity,
+        str(getattr(call.saver, "approach", "")),
     )
     comparison = Comparison(ledger.states, spec, call.resume)
     kind = PositionSource if spec.identity == "position" else KeyedSource

@@ -214,6 +214,8 @@ def _spec_difference(known: JobSpec, asked: JobSpec) -> str:
         )
     if known.identity != asked.identity:
         return f"its items are known by {known.identity}, got items known by {asked.identity}"
+    if known.approach != asked.approach:
+        return f"its saver has approach={known.approach!r}, got {asked.approach!r}"
     return ""
 
 
