@@ -111,9 +111,9 @@ def test_failures_leave_holes_that_the_next_call_fills(
 def test_a_new_saver_object_resumes(path: Path, tmp_path: Path) -> None:
     task = RecordingTask(tmp_path / "calls", fails={25: 1})
     for _ in range(2):
-        with ZarrSaver(path, dataset_name="experiment_1") as saver:
-            with contextlib.suppress(TaskFailedError):
-                TaskManager(task).submit_tasks(range(40), saver, save_interval=10)
+        saver = ZarrSaver(path, dataset_name="experiment_1")
+        with saver, contextlib.suppress(TaskFailedError):
+            TaskManager(task).submit_tasks(range(40), saver, save_interval=10)
     assert task.calls() == {item: 1 + (item == 25) for item in range(40)}
     np.testing.assert_array_equal(read(path), table(range(40)))
 
