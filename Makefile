@@ -19,7 +19,7 @@ lint: $(VENV)/.test  ## style, types and import contracts only
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "run: make format"; exit 1; }
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo > $(VENV)/imports.txt 2>&1 || { cat $(VENV)/imports.txt; exit 1; }
+	@$(BIN)/lint-imports --no-logo --no-cache > $(VENV)/imports.txt 2>&1 || { cat $(VENV)/imports.txt; exit 1; }
 
 format: $(VENV)/.test  ## let ruff set the style
 	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
