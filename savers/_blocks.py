@@ -21,6 +21,7 @@ __all__ = ["as_block", "as_result", "fit", "own", "split_fields"]
 
 #: Kinds of NumPy dtypes that a store can hold (see numpy.dtype.kind).
 STORABLE = frozenset("biufcSUMmT")
+_SCALAR_KINDS = {int: "iu", float: "f", bool: "b", complex: "c"}
 
 
 def as_block(data: object, name: str) -> NDArray[Any]:
@@ -74,13 +75,16 @@ def _plain(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _from_torch(tensor: Any, name: str) -> NDArray[Any]:
-    if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
-        message = f"expected a dense tensor for {name!r}, got {tensor.dtype} {tensor.layout}"
+    if str(tensor.layout) != "torch.strided" or tensor.is_quantized or tensor.is_meta:
+        kind = f"{tensor.dtype} {tensor.layout} on {tensor.device}"
+        message = f"{name!r}: expected a dense tensor with values, got {kind}"
         raise InvalidTypeError(message)
-    tensor = tensor.detach()
-    if str(tensor.dtype) == "torch.bfloat16":
-        tensor = tensor.float()  # NumPy has no bfloat16; float32 holds every value of it
-    array: NDArray[Any] = tensor.cpu().resolve_conj().resolve_neg().numpy()
+    dtype, tensor = str(tensor.dtype).removeprefix("torch."), tensor.detach().cpu()
+    if dtype == "bfloat16" or dtype.startswith("float8"):
+        tensor = tensor.float()  # NumPy has no such dtype; float32 holds every value of it
+    elif dtype == "complex32":
+        tensor = tensor.cfloat()
+    array: NDArray[Any] = tensor.resolve_conj().resolve_neg().numpy()
     return array
 
 
@@ -137,23 +141,20 @@ def _stack(items: list[Any], name: str) -> NDArray[Any]:
     """Stack results; all must have one shape and one kind of value."""
     if not items:
         return np.zeros(0)
-    if all(type(item) in (int, float, bool, complex) for item in items):
-        return _storable(_scalars(items, name), name)
+    if {type(item) for item in items} in ({int}, {float}, {bool}, {complex}):
+        block = np.asarray(items)
+        if block.dtype.kind in _SCALAR_KINDS[type(items[0])]:  # not so for [-1, 2**63]
+            return block
     blocks = [as_result(item, f"{name}[{position}]") for position, item in enumerate(items)]
     _require_alike(blocks, name)
-    return np.stack(blocks)
+    return _joined(blocks, name)
 
 
-def _scalars(items: list[Any], name: str) -> NDArray[Any]:
-    kinds = {type(item) for item in items}
-    if bool in kinds and len(kinds) > 1:
-        odd = next(i for i, item in enumerate(items) if type(item) is not type(items[0]))
-        message = (
-            f"{name!r}: result {odd} is {type(items[odd]).__name__}, the first is "
-            f"{type(items[0]).__name__}: booleans and numbers don't mix"
-        )
-        raise InvalidTypeError(message)
-    return np.asarray(items)
+def _joined(blocks: Sequence[NDArray[Any]], name: str) -> NDArray[Any]:
+    """Stack blocks in the dtype that holds them all; integers must survive among floats."""
+    common = np.result_type(*{block.dtype for block in blocks})
+    numbered = enumerate(blocks)
+    return np.stack([fit(block, common, f"{name}[{position}]") for position, block in numbered])
 
 
 def _require_alike(blocks: Sequence[NDArray[Any]], name: str) -> None:
@@ -240,9 +241,12 @@ def _held(block: NDArray[Any], cast: NDArray[Any], *, rounding: bool) -> NDArray
         return np.asarray((source == "b") | ((block >= info.min) & (block <= info.max)))
     if source == "f" and target in "iu":
         return _exact_floats(block, cast)
-    if source in "iu" and target in "fc":
+    if source in "iu" and target == "f":
         return _exact_integers(block, cast)
-    if source in "fc" and target in "fc":
+    if target == "c":
+        real = _held(block.real, cast.real, rounding=rounding)
+        return np.asarray(real & _held(block.imag, cast.imag, rounding=rounding))
+    if source == target == "f":
         finite = np.isfinite(cast) | ~np.isfinite(block)
         same = (cast.astype(block.dtype) == block) | np.isnan(block)
         return np.asarray(finite if rounding else finite & same)
@@ -262,10 +266,9 @@ def _exact_floats(block: NDArray[Any], cast: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _exact_integers(block: NDArray[Any], cast: NDArray[Any]) -> NDArray[np.bool_]:
     """Integers that a float holds exactly; the float is compared without overflowing back."""
-    real = cast.real
     info = np.iinfo(block.dtype)
-    inside = (real >= float(info.min)) & (real < float(info.max) + 1.0)
-    back = np.where(inside, real, 0).astype(block.dtype)
+    inside = np.isfinite(cast) & (cast >= float(info.min)) & (cast < float(info.max) + 1.0)
+    back = np.where(inside, cast, 0).astype(block.dtype)
     return np.asarray(inside & (back == block))
 
 

@@ -202,9 +202,10 @@ class ChunkedSaver(Saver):
             if not session.is_open:
                 self._plan(session, session.peek(), blocks, indices, kwargs)  # refuses, or is fine
                 session.attrs = self.root_attributes(blocks)
-                session.open()
+            session.open(yielding=self.approach == "update")
             plan = self._plan(session, session.peek(), blocks, indices, kwargs)
             session.commit(plan.writes, plan.cells, plan.extra)
+            session.let_others_in()
 
     def _check_indices(self, indices: object) -> None:
         if self.approach == "update" and indices is None:
@@ -220,13 +221,9 @@ class ChunkedSaver(Saver):
         root = {key: value for key, value in self.settings.attrs.items() if key not in named}
         return plain_attributes(root, "attrs")
 
-    def planner(
-        self, session: Session, options: Mapping[str, Any], rows_name: str = ""
-    ) -> Planner:
+    def planner(self, session: Session, options: Mapping[str, Any], rows_name: str = "") -> Planner:
         """Return what plans this saver's arrays."""
-        return Planner(
-            self.settings, options, self.labels, session.format, self.where, rows_name
-        )
+        return Planner(self.settings, options, self.labels, session.format, self.where, rows_name)
 
     def _plan(
         self,

@@ -210,8 +210,8 @@ class Home:
             return FileStream(self.folder / f"{name}.log", synced=synced)
         return ObjectStream(self._store(), self.prefix + name)
 
-    def load(self, name: str) -> memoryview:
-        """Return the bytes of a stream."""
+    def load(self, name: str) -> memoryview | None:
+        """Return the bytes of a stream, None where there is none."""
         if self.folder is not None:
             return _mapped(self.folder / f"{name}.log")
         store = self._store()
@@ -226,7 +226,7 @@ class Home:
                 os.replace(self.folder / f"{name}.log", aside)
             return str(aside)
         store, prefix = self._store(), f"{self.prefix}aside-{uuid.uuid4().hex[:8]}/"
-        store.put(prefix + name, bytes(self.load(name)))
+        store.put(prefix + name, bytes(self.load(name) or b""))
         self.remove(name)
         return prefix + name
 
@@ -241,9 +241,12 @@ class Home:
             store.delete(key)
 
 
-def _mapped(path: Path) -> memoryview:
+def _mapped(path: Path) -> memoryview | None:
     with storage_errors("read", path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
         try:
             size = os.fstat(descriptor).st_size
             if not size:
@@ -261,10 +264,14 @@ def replay(home: Home, dataset: str) -> tuple[State, str]:
     LedgerCorruptedError
         A record before the last one is damaged, or the format is newer than this program.
     """
-    names = home.streams(dataset)
-    if not names:
+    names, data = home.streams(dataset), None
+    while names and data is None:
+        data = home.load(names[-1])
+        if data is None:  # its owner went on in a new stream at this moment
+            names = home.streams(dataset)
+    if data is None:
         return State(), ""
-    state, data = State(), home.load(names[-1])
+    state = State()
     for frame in read_frames(data, names[-1]):
         _check_format(frame.record, names[-1])
         state.apply(frame.record, frame.raw, frame.raw_at)
@@ -293,7 +300,7 @@ class Ledger:
         self.dataset = dataset
         self.synced = synced
         self.state, self._old = replay(home, dataset)
-        self._read_old = home.load(self._old) if self._old else memoryview(b"")
+        self._read_old = home.load(self._old) if self._old else None
         self._stream: FileStream | ObjectStream | None = None
         self._compact_at = 0
         self._lost = False
@@ -336,7 +343,7 @@ class Ledger:
         self._old = name
         if self._stream is not None:
             self._stream.close()
-        self._stream, self._read_old = stream, memoryview(b"")
+        self._stream, self._read_old = stream, None
         fresh = State()
         for frame in read_frames(memoryview(b"".join(frames)), name):
             if frame.record["kind"] in ("array", "header"):
@@ -384,9 +391,9 @@ class Ledger:
 
     def read(self, piece: PieceRef) -> bytes:
         """Return the bytes of a piece."""
-        if self._stream is None:
+        if self._stream is None and self._read_old is not None:
             return bytes(self._read_old[piece.at : piece.at + piece.size])
-        return self._stream.read(piece.at, piece.size)
+        return self._open_stream().read(piece.at, piece.size)
 
     def close(self) -> None:
         """Close the stream. Idempotent."""

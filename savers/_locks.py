@@ -9,6 +9,7 @@ where one exists on every file system; taking over is serialized by a second suc
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -101,7 +102,7 @@ class Lock:
         self.took_over = False
 
     def acquire(self, *, wait: float = 0.0) -> None:
-        """Become the holder.
+        """Become the holder. A holder that can wait sees that somebody wants it (`wanted`).
 
         Raises
         ------
@@ -114,8 +115,17 @@ class Lock:
         while not self._try(mine):
             if time.monotonic() >= deadline:
                 raise self._refused()
+            self._wanted_file().touch()
             time.sleep(0.02)
+        self._wanted_file().unlink(missing_ok=True)
         self.holder = mine
+
+    def _wanted_file(self) -> Path:
+        return self.path.with_name(self.path.name + ".wanted")
+
+    def wanted(self) -> bool:
+        """Return whether another process waits for the lock."""
+        return self._wanted_file().exists()
 
     def _try(self, mine: Holder) -> bool:
         with storage_errors("lock", self.path):
@@ -213,23 +223,46 @@ def _create(path: Path, holder: Holder) -> bool:
 
 @contextlib.contextmanager
 def _exclusive(path: Path, mine: Holder) -> Iterator[None]:
-    """Hold `path` for a moment. A holder that died there is passed by once it is dead."""
+    """Hold `path` for a moment. A holder that died there is passed by once it is dead.
+
+    Processes of one host queue at the folder's `flock`, so that between them the file is never
+    contested; the file alone serves hosts (and file systems) that `flock` does not reach.
+    """
     deadline = time.monotonic() + PATIENCE
-    while not _create(path, mine):
-        found = read_holder(path)
-        if found is not None and is_dead(found, time.time()):
+    with _queue(path.parent, deadline):
+        while not _create(path, mine):
+            found = read_holder(path)
+            if found is not None and is_dead(found, time.time()):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            elif time.monotonic() >= deadline:
+                message = f"{path} is held by {found.describe() if found else 'another process'}"
+                raise StoreInUseError(message)
+            else:
+                time.sleep(0.01)
+        try:
+            yield
+        finally:
             with contextlib.suppress(OSError):
                 path.unlink()
-        elif time.monotonic() >= deadline:
-            message = f"{path} is held by {found.describe() if found else 'another process'}"
-            raise StoreInUseError(message)
-        else:
-            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def _queue(folder: Path, deadline: float) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.002)
+            except OSError:
+                break  # a file system without flock
+            else:
+                break
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -233,6 +233,9 @@ def _expand(indices: object, shape: tuple[int, ...], name: str) -> list[Any]:
     entries_given: list[Any] = [_normal(entry, name) for entry in given]
     given = entries_given
     consumed = sum(entry.ndim if _is_mask(entry) else 1 for entry in given if entry is not ...)
+    if sum(entry is ... for entry in given) > 1:
+        message = f"{name!r}: expected at most one Ellipsis in the indices, got {indices!r}"
+        raise InvalidInputError(message)
     if consumed > len(shape):
         message = f"{name!r} of shape {shape} takes {len(shape)} indices, got {consumed}"
         raise InvalidInputError(message)
@@ -253,7 +256,7 @@ def _expand(indices: object, shape: tuple[int, ...], name: str) -> list[Any]:
 def _normal(entry: object, name: str) -> Any:
     if entry is ... or isinstance(entry, slice):
         return entry
-    if isinstance(entry, bool) or entry is None:
+    if isinstance(entry, (bool, np.bool_)) or entry is None:
         message = f"{name!r}: expected an index, got {entry!r}"
         raise InvalidInputError(message)
     try:
@@ -266,9 +269,12 @@ def _normal(entry: object, name: str) -> Any:
     if array.dtype.kind not in "iub":
         message = f"{name!r}: expected integers, a slice or a mask as indices, got {array.dtype}"
         raise InvalidInputError(message)
-    if array.ndim == 0 and array.dtype.kind != "b":
-        return int(array)
-    return array
+    if array.ndim:
+        return array
+    if array.dtype.kind == "b":
+        message = f"{name!r}: expected an index, got the single boolean {entry!r}"
+        raise InvalidInputError(message)
+    return int(array)
 
 
 def _is_mask(entry: Any) -> bool:
@@ -287,7 +293,7 @@ def _mask_indices(
 
 def _bounded(entry: Any, size: int, axis: int, name: str) -> Any:
     if isinstance(entry, slice):
-        start, stop, step = entry.indices(size)
+        start, stop, step = _slice_bounds(entry, size, name)
         if step == 1:
             return slice(start, max(start, stop))
         return _Strided(np.arange(start, stop, step))
@@ -299,6 +305,14 @@ def _bounded(entry: Any, size: int, axis: int, name: str) -> Any:
         raise InvalidInputError(message)
     array = np.where(array < 0, array + size, array)
     return int(array) if array.ndim == 0 else array
+
+
+def _slice_bounds(entry: slice, size: int, name: str) -> tuple[int, int, int]:
+    try:
+        return entry.indices(size)
+    except (TypeError, ValueError) as error:
+        message = f"{name!r}: expected a slice of integers with a step, got {entry}: {error}"
+        raise InvalidInputError(message) from error
 
 
 class _Strided:

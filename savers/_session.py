@@ -49,6 +49,8 @@ __all__ = ["Session", "leave", "session_for"]
 PUBLISH_AFTER = 1.0
 #: Seconds to wait for another process to let go of the dataset.
 PATIENCE = 1.0
+#: The same for updates, which take turns.
+UPDATE_PATIENCE = 60.0
 
 Index = tuple[int, ...]
 
@@ -67,6 +69,8 @@ class Session:
         self.pid = os.getpid()
         self.attrs: dict[str, Any] = {}
         self.job_active = False
+        #: True while only updates use it: then it is let go when another process wants it.
+        self.yielding = True
         self.folder = None if location.path is None else ledger_folder(location.path)
         self.chunks = ChunkStore(location, fmt, dataset)
         self._lock = self._make_lock()
@@ -99,8 +103,14 @@ class Session:
             return self._ledger.state
         return replay(self._home(), self.dataset)[0]
 
-    def open(self) -> State:
+    def open(self, *, yielding: bool = False) -> State:
         """Take the dataset, and finish what a crash left; return the state.
+
+        Parameters
+        ----------
+        yielding : bool
+            True for updates: they wait for each other, and let go when another process wants the
+            dataset or when they have been idle for a while (`let_others_in`).
 
         Raises
         ------
@@ -109,9 +119,10 @@ class Session:
         LedgerCorruptedError, LedgerMismatchError
             The ledger is damaged, or another program changed the store.
         """
+        self.yielding = yielding and (self.yielding or self._ledger is None)
         if self._ledger is None:
             if self._lock is not None:
-                self._lock.acquire(wait=PATIENCE)
+                self._lock.acquire(wait=UPDATE_PATIENCE if yielding else PATIENCE)
             try:
                 self._open_ledger()
             except BaseException:
@@ -196,10 +207,14 @@ class Session:
         self.chunks.close()
         if self._lock is not None:
             self._lock.release()
-        if self.folder is not None:
-            for folder in (self.folder / "staged", self.folder):
-                with contextlib.suppress(OSError):  # not empty, or not there
-                    folder.rmdir()
+        if self.folder is not None and not self._created:
+            with contextlib.suppress(OSError):  # not empty: another dataset's
+                self.folder.rmdir()
+
+    def let_others_in(self) -> None:
+        """After an update: let go of the dataset where another process waits for it."""
+        if self.yielding and self._lock is not None and self._lock.wanted():
+            self.close()
 
     # -- committing --------------------------------------------------------------------------------
 
@@ -363,8 +378,12 @@ class Session:
 
 def _publish_later(reference: weakref.ref[Session]) -> None:
     session = reference()
-    if session is not None and session.pid == os.getpid():
-        with contextlib.suppress(StorageError, ClosedError):  # flush and close will tell
+    if session is None or session.pid != os.getpid():
+        return
+    with contextlib.suppress(StorageError, ClosedError):  # flush and close will tell
+        if session.yielding:
+            session.close()
+        else:
             session.publish()
 
 

@@ -182,8 +182,7 @@ class LocalStore:
 
     def _create(self, path: Path, data: Bytes) -> None:
         with storage_errors("write", path):
-            self._ensure_folder(path.parent)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            descriptor = self._open_new(path)
             try:
                 write_all(descriptor, data)
                 if self.synced:
@@ -191,6 +190,16 @@ class LocalStore:
             finally:
                 os.close(descriptor)
         self._note(path.parent)
+
+    def _open_new(self, path: Path) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._ensure_folder(path.parent)
+        try:
+            return os.open(path, flags, 0o666)
+        except FileNotFoundError:  # somebody removed the folder since
+            self._known.clear()
+            self._ensure_folder(path.parent)
+            return os.open(path, flags, 0o666)
 
     def _ensure_folder(self, folder: Path) -> None:
         if folder in self._known:
