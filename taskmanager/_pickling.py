@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Parcel", "dump", "dump_by_value", "portable_error", "wrap"]
 
+_WITHOUT_CLOUDPICKLE = (
+    "install cloudpickle, or put tasks into a module or a script with "
+    '`if __name__ == "__main__":` around its actions'
+)
 _REMEDY = "make it in setup(), or use executor='threads'"
 
 
@@ -54,13 +59,22 @@ def wrap(plan: TaskPlan) -> Parcel:
     script = _importable_main()
     try:
         payload = dump(plan, by_value=not script)
+        _refuse_main_script(payload, script)
     except Exception as error:
         raise TypeError(_why_not(plan, error)) from error
-    if b"__main__" not in payload and _cloudpickle():
+    if b"__main__" not in payload and _cloudpickle_found():
         script = {}  # nothing needs the script, and the rest can go by value
     main = {"sys_argv": sys.argv, **script}
     preparation = {"main": main, "modules": _modules_in(payload)}
     return Parcel(payload, pickle.dumps(preparation, 5), by_value=not script)
+
+
+def _refuse_main_script(payload: bytes, script: dict[str, str]) -> None:
+    if script or _cloudpickle_found() or b"__main__" not in payload:
+        return
+    error = TypeError("it is defined in the main script, which worker processes can't import")
+    error.add_note(_WITHOUT_CLOUDPICKLE)
+    raise error
 
 
 def dump(value: object, *, by_value: bool = False) -> bytes:
@@ -76,23 +90,23 @@ def dump(value: object, *, by_value: bool = False) -> bytes:
         payload = pickle.dumps(value, 5)
     except Exception as error:
         return dump_by_value(value, error)
-    if not by_value or b"__main__" not in payload:
-        return payload
-    message = "it is defined in the main script, which worker processes can't import"
-    return dump_by_value(value, TypeError(message))
+    if by_value and b"__main__" in payload and _cloudpickle_found():
+        return dump_by_value(value, TypeError())
+    return payload
 
 
 def dump_by_value(value: object, error: Exception) -> bytes:
     """Pickle classes and functions by value; raises `error` where cloudpickle is missing."""
-    if not _cloudpickle():
-        remedy = "install cloudpickle, or put tasks into a module or a script with "
-        error.add_note(remedy + '`if __name__ == "__main__":` around its actions')
+    if not _cloudpickle_found():
+        error.add_note(_WITHOUT_CLOUDPICKLE)
         raise error
     payload: bytes = import_module("cloudpickle").dumps(value, 5)
     return payload
 
 
-def _cloudpickle() -> bool:
+@cache
+def _cloudpickle_found() -> bool:
+    """Return whether cloudpickle is installed."""
     return importlib.util.find_spec("cloudpickle") is not None
 
 

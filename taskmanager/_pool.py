@@ -98,7 +98,16 @@ class Pool(Protocol):
         """Return outcomes that arrived, waiting up to `timeout` s (None: as long as it takes).
 
         Returns an empty list after the timeout, or at once when `wake` is called. Outcomes come
-        as items finish, not as chunks do, where the executor can do that.
+        as items finish, not as chunks do, where the executor can do that. After `close` it
+        returns what arrived meanwhile.
+
+        Raises
+        ------
+        TaskManagerError
+            No worker can run anything: `Task.setup` failed, workers die before they are ready, or
+            the executor that was given is broken. Everything that arrived before was returned.
+        KeyboardInterrupt
+            Raised by a task that runs on the caller's own thread.
         """
 
     def wake(self) -> None:

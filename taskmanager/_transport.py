@@ -6,7 +6,9 @@ import copyreg
 import io
 import pickle
 import struct
+import sys
 from collections import ChainMap
+from importlib import import_module
 from socket import MSG_DONTWAIT
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +114,7 @@ def pack(value: object, lender: Lender) -> Packed:
 def _dump_buffers(value: object, in_band: Any) -> bytes:
     file = io.BytesIO()
     pickler = pickle.Pickler(file, 5, buffer_callback=in_band)
-    pickler.dispatch_table = _REDUCERS
+    pickler.dispatch_table = _reducers()
     pickler.dump(value)
     return file.getvalue()
 
@@ -122,7 +124,28 @@ def _reduce_array(array: np.ndarray[Any, Any]) -> Any:
     return (array if array.flags.forc else array.copy()).__reduce_ex__(5)
 
 
-_REDUCERS: Any = ChainMap({np.ndarray: _reduce_array}, copyreg.dispatch_table)
+def _reduce_tensor(tensor: Any) -> Any:
+    """Give a large tensor in host memory a buffer: torch would pickle it in band."""
+    torch = sys.modules["torch"]
+    plain = tensor.device.type == "cpu" and tensor.layout == torch.strided
+    if not plain or tensor.requires_grad or tensor.nbytes < LARGE_BYTES:
+        return tensor.__reduce_ex__(5)
+    bits = tensor.resolve_conj().resolve_neg().contiguous().view(torch.uint8)
+    return _tensor, (bits.numpy(), str(tensor.dtype).removeprefix("torch."))
+
+
+def _tensor(bits: np.ndarray[Any, Any], dtype: str) -> Any:
+    torch = import_module("torch")
+    return torch.from_numpy(bits).view(getattr(torch, dtype))
+
+
+_REDUCERS: dict[type, Any] = {np.ndarray: _reduce_array}
+
+
+def _reducers() -> Any:
+    if "torch" in sys.modules and len(_REDUCERS) == 1:
+        _REDUCERS[sys.modules["torch"].Tensor] = _reduce_tensor
+    return ChainMap(_REDUCERS, copyreg.dispatch_table)
 
 
 def unpack(packed: Packed, reader: Reader) -> object:

@@ -307,6 +307,10 @@ GUARDED = """
 """
 RUN_GUARDED = GUARDED + '\n    if __name__ == "__main__":\n        main()\n'
 RUN_UNGUARDED = GUARDED + "\n    main()\n"
+THREADED = """
+    import threading
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
 WITHOUT_CLOUDPICKLE = "\n    import sys; sys.modules['cloudpickle'] = None\n"
 
 
@@ -358,6 +362,12 @@ def test_without_cloudpickle_a_guarded_script_works(tmp_path):
     assert "Pair(a=2) True TypeError" in done.stdout, done.stderr
 
 
+def test_without_cloudpickle_a_text_that_names_main_is_only_a_text(tmp_path):
+    text = WITHOUT_CLOUDPICKLE + RUN_UNGUARDED.replace("as_factory(task)", "as_factory(str.upper)")
+    done = python(script(tmp_path, text.replace("Pair(1)", "'__main__'")))
+    assert "__MAIN__ False TypeError" in done.stdout, done.stderr
+
+
 def test_a_script_that_fails_when_imported_is_named(tmp_path):
     broken = RUN_GUARDED + '\n    if __name__ != "__main__":\n        raise OSError("not here")\n'
     done = python(script(tmp_path, broken))
@@ -373,7 +383,6 @@ def test_lambdas_and_closures_travel_by_value(open_pool):
 
 
 def test_where_forking_is_not_safe_workers_start_as_new_interpreters(tmp_path):
-    threaded = "\n    import threading\n    threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-    done = python(script(tmp_path, threaded + RUN_GUARDED))
+    done = python(script(tmp_path, THREADED + RUN_GUARDED))
     assert done.stdout.count("imported __mp_main__") == 2, done.stderr  # the forker, the worker
     assert "Pair(a=2) True TypeError" in done.stdout

@@ -79,6 +79,20 @@ def test_every_layout_comes_back_the_same(sides, array):
     np.testing.assert_array_equal(back, array)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "bool", "complex64"])
+def test_large_tensors_share_the_memory_as_arrays_do(sides, dtype):
+    torch = pytest.importorskip("torch")
+    lender, reader = sides
+    tensor = (torch.arange(200_000) % 3).to(getattr(torch, dtype)).reshape(400, 500)
+    for value in (tensor, tensor.T, tensor[::2, 1:], tensor[0], torch.tensor(1.0)):
+        payload, region = pack({"a": value}, lender)
+        back = unpack((payload, region), reader)["a"]
+        assert (back.dtype, back.shape) == (value.dtype, value.shape)
+        assert torch.equal(back, value)
+        assert (region is not None) == (value.nbytes >= LARGE_BYTES)
+        del back
+
+
 def test_small_arrays_stay_on_the_pipe(sides):
     lender, _ = sides
     assert pack(np.zeros(LARGE_BYTES - 1, np.uint8), lender)[1] is None
