@@ -105,15 +105,23 @@ def drive(job: Job, kill_at: int = 0) -> Ended:
     command = [sys.executable, "-m", __name__, *map(str, astuple(job))]
     ended, start = Ended(), time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
-        for told in _told(process):
-            ended.saved = told.get("saved", ended.saved)
-            ended.counts = told.get("counts", ended.counts)
-            if 0 < kill_at <= ended.saved:
-                process.kill()
-                ended.killed = True
-                break
+        try:
+            _watch(process, kill_at, ended)
+        except KeyboardInterrupt:
+            process.wait()  # it was interrupted too, and saves what is finished
+            raise
     ended.status, ended.seconds = process.returncode, time.monotonic() - start
     return ended
+
+
+def _watch(process: subprocess.Popen[str], kill_at: int, ended: Ended) -> None:
+    for told in _told(process):
+        ended.saved = told.get("saved", ended.saved)
+        ended.counts = told.get("counts", ended.counts)
+        if 0 < kill_at <= ended.saved:
+            process.kill()
+            ended.killed = True
+            return
 
 
 def _told(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
@@ -125,7 +133,15 @@ def _tell(report: ProgressReport) -> None:
     print(json.dumps({"saved": report.saved}), flush=True)
 
 
+def main(path: str, count: str, executor: str, workers: str) -> int:
+    """Run as the driver's process, and return its exit status."""
+    try:
+        counts = run(Job(path, int(count), executor, int(workers)))
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps({"counts": counts}), flush=True)
+    return 0
+
+
 if __name__ == "__main__":
-    _path, _count, _executor, _workers = sys.argv[1:]
-    _counts = run(Job(_path, int(_count), _executor, int(_workers)))
-    print(json.dumps({"counts": _counts}), flush=True)
+    sys.exit(main(*sys.argv[1:]))

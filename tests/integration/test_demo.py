@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,13 @@ def demo(out, *options):
     return subprocess.run(
         [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def digests(store):
@@ -146,6 +155,24 @@ def test_driver_that_fails_is_not_taken_for_a_killed_one(tmp_path, capfd):
     assert not ended.killed
     assert ended.status not in (0, -signal.SIGKILL)
     assert "nonsense" in capfd.readouterr().err
+
+
+def test_ctrl_c_ends_demo_and_driver_in_good_order(tmp_path):
+    command = [sys.executable, "-m", "taskmanager", "demo", "--out", tmp_path]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for((tmp_path / "forecast.zarr.ledger").exists)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "BrokenPipe" not in errors
 
 
 @pytest.mark.parametrize(
