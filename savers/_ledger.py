@@ -12,10 +12,11 @@ import errno
 import mmap
 import os
 import uuid
+import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from savers._frames import encode_frame, raw_offset, read_frames
+from savers._frames import Frame, encode_frame, raw_offset, read_frames
 from savers._state import PieceRef, State
 from savers._store import storage_errors, write_all
 from savers.errors import LedgerCorruptedError, StorageError
@@ -273,9 +274,23 @@ def replay(home: Home, dataset: str) -> tuple[State, str]:
         return State(), ""
     state = State()
     for frame in read_frames(data, names[-1]):
-        _check_format(frame.record, names[-1])
-        state.apply(frame.record, frame.raw, frame.raw_at)
+        _fold(state, frame, names[-1])
     return state, names[-1]
+
+
+#: What folding a record that says nonsense raises.
+_NONSENSE = (KeyError, ValueError, TypeError, IndexError, OverflowError, AttributeError, zlib.error)
+
+
+def _fold(state: State, frame: Frame, name: str) -> None:
+    """A record whose checksum is right may still come from a broken or hostile program."""
+    try:
+        _check_format(frame.record, name)
+        state.apply(frame.record, frame.raw, frame.raw_at)
+    except _NONSENSE as error:
+        at = frame.raw_at + len(frame.raw)
+        message = f"ledger {name} holds a record before byte {at} that makes no sense: {error!r}"
+        raise LedgerCorruptedError(message) from error
 
 
 def _check_format(record: dict[str, Any], name: str) -> None:

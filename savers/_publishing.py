@@ -79,7 +79,8 @@ class Publisher:
         if entries:
             self._record(entries, puts)
         with self._root_lock():
-            session.format.publish(store, self.state, self.shapes, session.attrs, gone)
+            attrs = self.state.settings.get("attrs", {})
+            session.format.publish(store, self.state, self.shapes, attrs, gone)
         store.barrier()
         self._remove_stale()
 

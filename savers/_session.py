@@ -231,6 +231,10 @@ class Session:
         self.store.barrier()
         if not self._created:
             self._create()
+        known = self.ledger.state.settings.get("attrs", {})
+        if any(known.get(name) != value for name, value in self.attrs.items()):
+            settings = {"attrs": {**known, **self.attrs}}
+            self.ledger.append({"kind": "settings", "settings": settings})
 
     def _create(self) -> None:
         """The store has its id before the ledger has a record."""

@@ -6,6 +6,7 @@ state, which is how a ledger is compacted.
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["ArrayLayout", "ArrayState", "Job", "PieceRef", "State", "Stored"]
+
+#: More cells of an array, or items of a job, than any run has.
+MOST_CELLS = 1 << 31
 
 Index = tuple[int, ...]
 Record = tuple[dict[str, Any], list[bytes]]
@@ -146,6 +150,7 @@ class ArrayState:
 
     def settle(self, start: Index, stop: Index, status: int) -> None:
         """Set the status of a box of cells; a failure never hides what is done."""
+        require_sane(max(stop, default=0), min(start, default=0))
         if self.layout.growing and stop[0] > len(self.status):
             self.status = np.concatenate(
                 [self.status, np.zeros(stop[0] - len(self.status), np.uint8)]
@@ -157,8 +162,22 @@ class ArrayState:
             cells[cells != ItemStatus.DONE] = status
 
 
+def require_sane(largest: int, smallest: int = 0) -> None:
+    """Refuse counts that no run reaches, before memory is taken for them.
+
+    Raises
+    ------
+    ValueError
+        Over `MOST_CELLS`, or negative.
+    """
+    if largest > MOST_CELLS or smallest < 0:
+        message = f"a count of {largest if largest > MOST_CELLS else smallest} is out of bounds"
+        raise ValueError(message)
+
+
 def fresh_array(layout: ArrayLayout) -> ArrayState:
     """Return the state of an array that was just created."""
+    require_sane(math.prod(layout.shape[axis] for axis in layout.cells))
     return ArrayState(layout, np.zeros([layout.shape[axis] for axis in layout.cells], np.uint8))
 
 
@@ -279,7 +298,7 @@ def _fold_array(state: State, record: dict[str, Any], raw: memoryview, raw_at: i
     sizes = record.get("sizes", [0, 0])
     if sizes[0]:
         shape = record["status"]
-        flat = np.frombuffer(zlib.decompress(raw[: sizes[0]]), np.uint8)
+        flat = np.frombuffer(_inflate(raw[: sizes[0]], math.prod(shape)), np.uint8)
         array.status = flat.reshape(shape).copy()
     if sizes[1]:
         array.chunks = _unpack_chunks(raw[sizes[0] : sizes[0] + sizes[1]], len(layout.chunks))
@@ -293,12 +312,24 @@ def _fold_array(state: State, record: dict[str, Any], raw: memoryview, raw_at: i
     table[layout.name] = array
 
 
+def _inflate(raw: memoryview, expected: int) -> bytes:
+    """Decompress bytes of a known length; a longer answer is refused, not taken."""
+    require_sane(expected)
+    stream = zlib.decompressobj()
+    data = stream.decompress(raw, expected) if expected else b""
+    if len(data) != expected or stream.decompress(stream.unconsumed_tail, 1):
+        message = f"expected {expected} bytes of status"
+        raise ValueError(message)
+    return data
+
+
 def _shape(given: list[int] | None) -> Index | None:
     return None if given is None else tuple(given)
 
 
 def _note_pieces(array: ArrayState, pieces: list[list[Any]], raw_at: int) -> None:
     for chunk, start, shape, offset, size in pieces:
+        require_sane(math.prod(shape), offset)
         piece = PieceRef(raw_at + offset, size, tuple(start), tuple(shape))
         array.loose.setdefault(tuple(chunk), []).append(piece)
 
@@ -342,7 +373,12 @@ def _fold_items(job: Job, record: dict[str, Any], raw: memoryview) -> None:
         job.fields = tuple(record["fields"])
         job.bases.update(record["bases"])
         job.label_dims = tuple(record.get("label_dims", ()))
+    count = sum(stop - first for first, stop in record["done"])
+    if not 0 <= 8 * count <= len(raw):
+        message = f"{count} items without their digests"
+        raise ValueError(message)
     positions = [p for first, stop in record["done"] for p in range(first, stop)]
+    require_sane(max(positions, default=0), min(positions, default=0))
     digests = np.frombuffer(raw[: 8 * len(positions)], "<u8")
     for position, digest in zip(positions, digests.tolist(), strict=True):
         job.state.settle(position, digest, ItemStatus.DONE)
@@ -358,6 +394,7 @@ def _fold_items(job: Job, record: dict[str, Any], raw: memoryview) -> None:
 def note_failure(state: JobState, failure: Failure) -> None:
     """Note that an item was given up."""
     status = ItemStatus.SKIPPED if failure.final else ItemStatus.FAILED
+    require_sane(failure.position, failure.position)
     state.settle(failure.position, failure.digest, status)
     state.failures[failure.position] = failure
 
@@ -403,9 +440,10 @@ def _fold_job(state: State, record: dict[str, Any], raw: memoryview, raw_at: int
     if count:
         job_state.digests = np.frombuffer(raw[: 8 * count], "<u8").astype(np.uint64)
         packed = raw[8 * count : 8 * count + status]
-        job_state.status = np.frombuffer(zlib.decompress(packed), np.uint8).copy()
+        job_state.status = np.frombuffer(_inflate(packed, count), np.uint8).copy()
     if width:
-        table = np.frombuffer(zlib.decompress(raw[8 * count + status :]), "<i4")
+        known = _inflate(raw[8 * count + status :], 4 * width * min(count, record["placed"]))
+        table = np.frombuffer(known, "<i4")
         job.places = table.reshape(-1, width).copy()
     for given in record.get("failed", ()):
         failure = Failure(**given)
@@ -499,6 +537,7 @@ def _job_record(job: Job) -> Record:
         "fields": job.fields,
         "label_dims": job.label_dims,
         "sizes": [known, len(status), 0 if job.places is None else job.places.shape[1]],
+        "placed": 0 if job.places is None else len(job.places[:known]),
         "failed": [failure_json(failure) for failure in job.state.failures.values()],
     }
     return record, [job.state.digests[:known].astype("<u8").tobytes(), status, places]
