@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from collections.abc import Sized
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from taskmanager._pool import Pool
     from taskmanager._settings import Call, Settings
 
-__all__ = ["LOOK_AHEAD", "Drive", "chunking_of", "plan_of", "task_error"]
+__all__ = ["LOOK_AHEAD", "Drive", "chunking_of", "kept_value", "plan_of", "task_error"]
 
 #: Items taken from the input before earlier ones went to the saver.
 LOOK_AHEAD = 250
@@ -67,6 +68,17 @@ def task_error(entry: Entry, outcome: Outcome) -> TaskFailedError:
     if error is not None and error.__traceback__ is None and outcome.traceback:
         failure.add_note(f"In the worker:\n{outcome.traceback}")
     return failure
+
+
+def kept_value(settings: Settings, outcome: Outcome) -> Any:
+    """Return a result that somebody may keep for as long as they like.
+
+    Large arrays from worker processes lie in memory that the workers use again: who keeps them
+    makes a copy, or all further results would have to come through the pipe.
+    """
+    if outcome.owned or settings.executor != "processes":
+        return outcome.value
+    return copy.deepcopy(outcome.value)
 
 
 class Drive:
@@ -182,7 +194,9 @@ class Drive:
         good = [pair for pair in settled if pair[1].error is None]
         self._finished += len(good)
         if self._call.keep:
-            self._kept.update((entry.place, outcome.value) for entry, outcome in good)
+            self._kept.update(
+                (entry.place, kept_value(self._settings, outcome)) for entry, outcome in good
+            )
         if self._saving is not None and good:
             self._saving.put(good)
         if len(good) < len(settled):

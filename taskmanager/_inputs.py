@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from savers import InvalidInputError
-from taskmanager._items import NotCanonicalError, digest
+from taskmanager._items import POSITION_ONLY, digests
 from taskmanager._pool import Work
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Entry", "Inputs", "PlainSource", "Reader", "Source"]
 
@@ -61,22 +66,25 @@ class Inputs:
             )
         return dict(labels)
 
-    def identify(self, item: object, labels: object, place: int) -> int:
-        """Return the digest by which an item is known wherever it stands.
+    def identify(
+        self, block: Sequence[tuple[int, Any]], labels: Sequence[object]
+    ) -> NDArray[np.uint64]:
+        """Return the digests by which items are known wherever they stand.
 
         Raises
         ------
         InvalidInputError
-            Its key or labels have no canonical encoding.
+            A key or labels have no canonical encoding.
         """
-        value = self.key(item) if self.key else labels
-        try:
-            return digest(value)
-        except NotCanonicalError as error:
+        key = self.key
+        values = [key(item) for _, item in block] if key else labels
+        found = digests(values)
+        for at in np.flatnonzero(found == POSITION_ONLY).tolist():
             raise InvalidInputError(
-                f"{self.identity} of item {place}: {error}; use numbers, strings, dates, "
-                "or tuples of them"
-            ) from error
+                f"{self.identity} of item {block[at][0]}: expected numbers, strings, dates, or "
+                f"tuples of them, got {values[at]!r}, which has no canonical encoding"
+            )
+        return found
 
 
 class Source(Protocol):

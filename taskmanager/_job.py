@@ -12,8 +12,9 @@ from taskmanager._drive import Drive
 from taskmanager._events import emit
 from taskmanager._inputs import PlainSource
 from taskmanager._items import arguments_digest
+from taskmanager._keyed import KeyedSource
 from taskmanager._resume import Comparison, Decision
-from taskmanager._source import KeyedSource, PositionSource
+from taskmanager._source import PositionSource
 from taskmanager.errors import LedgerMismatchError
 
 if TYPE_CHECKING:

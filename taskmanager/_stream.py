@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from taskmanager._drive import LOOK_AHEAD, chunking_of, plan_of, task_error
+from taskmanager._drive import LOOK_AHEAD, chunking_of, kept_value, plan_of, task_error
 from taskmanager._executors import make_pool
 from taskmanager._flow import Flow
 from taskmanager._inputs import Entry, Inputs, PlainSource
@@ -63,7 +63,7 @@ def _results(settings: Settings, flow: Flow) -> Iterator[tuple[int, Any]]:
         for entry, outcome in flow.step(_PATIENCE):
             if outcome.error is not None and settings.errors == "raise":
                 raise task_error(entry, outcome)
-            yield entry.place, outcome.value
+            yield entry.place, kept_value(settings, outcome)
         if monotonic() > end:
             raise TaskTimeoutError(f"the run took longer than deadline={settings.deadline:g} s")
 
@@ -134,7 +134,7 @@ class Submissions:
         for entry, outcome in self._flow.step(_PATIENCE):
             future = self._source.futures.pop(entry.place)
             if outcome.error is None:
-                future.set_result(outcome.value)
+                future.set_result(kept_value(self._settings, outcome))
             else:
                 future.set_exception(task_error(entry, outcome))
 

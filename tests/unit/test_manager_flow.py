@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from savers import StorageError
+from savers import InvalidInputError, StorageError
 from taskmanager import LedgerMismatchError, SaveEvery, TaskFailedError, TaskManager
 from tests.unit.rows import ListSaver, TableSaver
 
@@ -304,3 +304,15 @@ def test_done_items_of_a_generator_are_skipped_without_a_call() -> None:
     saver.states[0].finished = False
     with pytest.raises(LedgerMismatchError, match="item 999 differs"):
         manager.submit_tasks([*range(999), "x"], saver)
+
+
+def test_known_keys_that_come_twice_are_refused_within_and_across_blocks() -> None:
+    saver, manager = TableSaver(), TaskManager(identity)
+    manager.submit_tasks(range(400), saver, key=str)
+    with pytest.raises(InvalidInputError, match="items 3 and 399 have the same key"):
+        manager.submit_tasks([*range(399), 3], saver, key=str)
+    with pytest.raises(InvalidInputError, match="have the same key"):
+        manager.submit_tasks([0, 1, 2, 2, 3], saver, key=str)
+    run = manager.submit_tasks([*range(300, 402)], saver, key=str)
+    assert (run.counts["resumed"], run.counts["executed"]) == (100, 2)
+    assert [saver.table[400], saver.table[401]] == [400, 401]
