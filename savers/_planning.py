@@ -43,6 +43,10 @@ def check_options(options: Mapping[str, Any], owner: str) -> None:
         if name not in OPTIONS:
             message = f"{owner}.save has no keyword {name!r}; known are {', '.join(OPTIONS)}"
             raise InvalidTypeError(message)
+    attributes = options.get("attributes")
+    if attributes is not None and not isinstance(attributes, dict):
+        message = f"{owner}.save: expected attributes as a dict, got {attributes!r}"
+        raise InvalidInputError(message)
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,18 @@ class Planner:
                 )
                 raise InvalidInputError(message)
 
+    def check_extents(self, layout: ArrayLayout) -> None:
+        """Compare the labels with the extents of an array that is there.
+
+        Raises
+        ------
+        InvalidInputError
+            An axis has another number of labels.
+        """
+        dims = tuple(layout.meta["dims"])
+        if len(dims) == len(layout.shape):
+            self._check_sizes(layout.name, dims, layout.shape, growing=layout.growing)
+
     # -- afterwards --------------------------------------------------------------------------------
 
     def check_existing(self, layout: ArrayLayout) -> None:
@@ -220,9 +236,12 @@ class Planner:
         """
         name, node = layout.name, layout.meta["node"]
         size = [n or 1 for n in layout.shape]
-        asked_chunks = self.asked("shards", name) or self.asked("chunks", name)
-        if asked_chunks is not None and check_chunks(asked_chunks, size, name) != layout.chunks:
-            raise self._differs(name, "chunks", layout.chunks, asked_chunks)
+        inner = inner_chunks(node)
+        there = {"chunks": inner or layout.chunks, "shards": layout.chunks if inner else None}
+        for keyword, found in there.items():
+            asked = self.asked(keyword, name)
+            if asked is not None and check_chunks(asked, size, name) != found:
+                raise self._differs(name, keyword, found, asked)
         asked_dtype = self.asked("dtype", name)
         if asked_dtype is not None and self.dtype(name, np.dtype("f8")) != layout.values_dtype:
             raise self._differs(name, "dtype", layout.dtype, asked_dtype)
@@ -236,35 +255,33 @@ class Planner:
 
     def _check_made(self, layout: ArrayLayout, node: Mapping[str, Any]) -> None:
         """What only the format can compare: made again with these options, and held against it."""
-        asked = {
-            k: v for k, v in self.options.items() if k in (*CODECS, "fill_value", "attributes")
-        }
-        if "codecs" in self.settings.model_fields_set:
-            asked.setdefault("codecs", self.settings.codecs)
-        if not asked:
-            return
-        new = NewArray(
-            layout.name,
-            layout.values_dtype,
-            layout.shape,
-            layout.chunks,
-            dims=tuple(layout.meta["dims"]),
-            fill_value=asked.get("fill_value"),
-            attributes=asked.get("attributes") or {},
-            codecs={k: v for k, v in asked.items() if k in CODECS},
-        )
-        made = self.fmt.create(new).meta["node"]
-        if any(k in asked for k in CODECS):
-            for key in ("codecs", "compressor", "filters"):
-                if made.get(key) != node.get(key) and "sharding_indexed" not in str(node.get(key)):
-                    raise self._differs(layout.name, key, node.get(key), made.get(key))
-        if "fill_value" in asked and made["fill_value"] != node["fill_value"]:
-            raise self._differs(layout.name, "fill_value", node["fill_value"], made["fill_value"])
-        for key, value in plain_attributes(asked.get("attributes") or {}, layout.name).items():
+        for key, value in self.attributes(layout.name).items():
             if node["attributes"].get(key) != value:
-                raise self._differs(
-                    layout.name, f"attributes[{key!r}]", node["attributes"].get(key), value
-                )
+                there = node["attributes"].get(key)
+                raise self._differs(layout.name, f"attributes[{key!r}]", there, value)
+        codecs = {name: self.options[name] for name in CODECS if name in self.options}
+        if "codecs" in self.settings.model_fields_set:
+            codecs.setdefault("codecs", self.settings.codecs)
+        fill = self.asked("fill_value", layout.name)
+        if not codecs and fill is None:
+            return
+        made = self._made_again(layout, node, codecs, fill)
+        for key in ("codecs", "compressor", "filters") if codecs else ():
+            if made.get(key) != node.get(key):
+                raise self._differs(layout.name, key, node.get(key), made.get(key))
+        if fill is not None and made["fill_value"] != node["fill_value"]:
+            raise self._differs(layout.name, "fill_value", node["fill_value"], made["fill_value"])
+
+    def _made_again(
+        self, layout: ArrayLayout, node: Mapping[str, Any], codecs: Mapping[str, Any], fill: object
+    ) -> Mapping[str, Any]:
+        inner = inner_chunks(node)
+        new = NewArray(
+            layout.name, layout.values_dtype, layout.shape, inner or layout.chunks,
+            layout.chunks if inner else None, tuple(layout.meta["dims"]), fill, codecs=codecs,
+        )  # fmt: skip
+        made: Mapping[str, Any] = self.fmt.create(new).meta["node"]
+        return made
 
     def _differs(self, name: str, keyword: str, there: object, asked: object) -> InvalidInputError:
         message = (
@@ -272,6 +289,14 @@ class Planner:
             f"it out, or replace the array with approach='overwrite'"
         )
         return InvalidInputError(message)
+
+
+def inner_chunks(node: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the chunks within the stored objects of a sharded Zarr array, None without shards."""
+    for codec in node.get("codecs") or ():
+        if codec["name"] == "sharding_indexed":
+            return tuple(codec["configuration"]["chunk_shape"])
+    return None
 
 
 def plain_attributes(given: Mapping[str, Any], where: str) -> dict[str, Any]:
