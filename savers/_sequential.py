@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
 import numpy as np
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SequentialLedger"]
 
-_in_memory: WeakKeyDictionary[Saver, list[JobState]] = WeakKeyDictionary()
+#: Jobs by the id of a living saver (which need not be hashable).
+_in_memory: dict[int, list[JobState]] = {}
 
 
 class SequentialLedger(JobLedger):
@@ -57,7 +58,7 @@ class SequentialLedger(JobLedger):
 
     def _remembered(self) -> list[JobState]:
         if self._log is None:
-            return _in_memory.setdefault(self._saver, [])
+            return _remembered_in_memory(self._saver)
         try:
             return _replay(self._log.records())
         except BaseException:
@@ -187,6 +188,13 @@ class _SequentialWriter(JobWriter):
             self._ledger.append({"kind": "fail", "job": self.state.job_id, **asdict(failure)})
             _settle_failure(self.state, failure)
             del self._failures[0]
+
+
+def _remembered_in_memory(saver: Saver) -> list[JobState]:
+    if id(saver) not in _in_memory:
+        _in_memory[id(saver)] = []
+        finalize(saver, _in_memory.pop, id(saver), None)
+    return _in_memory[id(saver)]
 
 
 def _no_labels(saver: Saver) -> str:

@@ -279,6 +279,8 @@ class Drive:
             room = min(room, 2 * interval + workers * chunks - out - saving.uncommitted)
         room = min(room, self._room_in_memory(saving, out))
         saving.wanted = room <= chunks
+        if room <= 0 and not out:
+            saving.release_soon()
         return room
 
     def _room_in_memory(self, saving: Saving, out: int) -> int:

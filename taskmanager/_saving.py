@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taskmanager._policy import SaveEvery
     from taskmanager._pool import Outcome
 
-    _Message: TypeAlias = list[tuple[Entry, Outcome]] | Failure | "_Reached" | None
+    _Message: TypeAlias = list[tuple[Entry, Outcome]] | Failure | "_Reached" | "_Release" | None
 
 __all__ = ["Saving", "size_of"]
 
@@ -114,6 +114,10 @@ class Saving:
         """Commit what is there without waiting for the policy."""
         self._queue.put([])
 
+    def release_soon(self) -> None:
+        """Commit results that waited for earlier ones: nothing else may come to make it due."""
+        self._queue.put(_Release())
+
     @property
     def unstaged(self) -> int:
         return self._put - self._looked_at
@@ -184,12 +188,15 @@ class Saving:
                 self._commit()
         return self._queue.get()
 
-    def _take(self, results: list[tuple[Entry, Outcome]] | Failure | _Reached) -> None:
+    def _take(self, results: list[tuple[Entry, Outcome]] | Failure | _Reached | _Release) -> None:
         if isinstance(results, Failure):
             self._writer.fail(results)
             self._failures = True
         elif isinstance(results, _Reached):
             results.event.set()
+        elif isinstance(results, _Release):
+            if self._writer.pending:
+                self._commit(anyway=True)
         elif results:
             for entry, outcome in results:
                 self._stage(entry, outcome)
@@ -231,8 +238,8 @@ class Saving:
         ):
             self._commit()
 
-    def _commit(self) -> None:
-        if not self._since_commit and not self._failures:
+    def _commit(self, *, anyway: bool = False) -> None:
+        if not (self._since_commit or self._failures or anyway):
             return
         begin = monotonic()
         self._writer.commit()
@@ -247,6 +254,12 @@ class Saving:
         if self.wanted:
             self.wanted = False
             self._wake()
+
+
+class _Release:
+    """A request: commit if anything was held back."""
+
+    __slots__ = ()
 
 
 class _Reached:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from itertools import chain, compress, count, islice, repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,8 +108,18 @@ class PositionSource:
                 "changed item would not be noticed on resume; pass key=, a function that returns "
                 "a number, a string or a tuple of such for an item",
                 UserWarning,
-                stacklevel=6,
+                stacklevel=_level_of_caller(),
             )
+
+
+def _level_of_caller() -> int:
+    """Return the `stacklevel` of the first frame outside this package."""
+    package, level = str(Path(__file__).parent), 0
+    here = inspect.currentframe()
+    frame = here and here.f_back
+    while frame is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level + 1
 
 
 def _open_pairs(

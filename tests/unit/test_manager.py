@@ -288,6 +288,20 @@ def test_intervals_by_seconds_and_bytes() -> None:
     assert saver.batches == [10]
 
 
+def test_a_run_outside_the_main_thread_leaves_signals_alone() -> None:
+    saver = ListSaver()
+    thread = threading.Thread(target=TaskManager(square).submit_tasks, args=(range(5), saver))
+    thread.start()
+    thread.join()
+    assert saver.rows == [0, 1, 4, 9, 16]
+
+
+def test_the_warning_about_items_points_at_the_call() -> None:
+    with pytest.warns(UserWarning, match="known by their position alone") as caught:
+        TaskManager(id).submit_tasks([object()], ListSaver())
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_empty_input_begins_no_job() -> None:
     saver = ListSaver()
     assert TaskManager(square).submit_tasks([], saver).counts["items"] == 0

@@ -316,3 +316,20 @@ def test_known_keys_that_come_twice_are_refused_within_and_across_blocks() -> No
     run = manager.submit_tasks([*range(300, 402)], saver, key=str)
     assert (run.counts["resumed"], run.counts["executed"]) == (100, 2)
     assert [saver.table[400], saver.table[401]] == [400, 401]
+
+
+def test_results_that_waited_for_one_item_never_stop_the_run() -> None:
+    """They fill the bound; when the last of them comes, less than an interval is new."""
+    for slow in range(1, 14):
+        saver, gate = ListSaver(), threading.Event()
+
+        def work(item: int, slow: int = slow, gate: threading.Event = gate) -> int:
+            if item == 0:
+                gate.wait(0.2)
+            elif item == slow:
+                gate.set()
+            return item
+
+        manager = TaskManager(work, executor="threads", max_workers=2, deadline=20)
+        manager.submit_tasks(range(60), saver, save_interval=5, chunk_size=1)
+        assert saver.rows == list(range(60))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from taskmanager import (
     SaveEvery,
     TaskFailedError,
     TaskManager,
+    TaskManagerError,
     TaskTimeoutError,
     WorkerDiedError,
 )
@@ -142,3 +145,61 @@ def test_raise_saves_what_is_finished_and_starts_nothing_new(tmp_path: Path) -> 
 def test_save_every_refuses(given: dict[str, object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         SaveEvery(**given)  # type: ignore[arg-type]
+
+
+def test_an_item_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+    task = RecordingTask(tmp_path / "calls", kills={3: 9, 7: 1})
+    saver = LinesSaver(tmp_path / "rows")
+    manager = TaskManager(
+        task, executor="processes", max_workers=2, retries=1, backoff=0, errors="collect"
+    )
+    run = manager.submit_tasks(range(12), saver)
+    assert task.calls()[3] == 2  # retries + 1 deaths
+    assert task.calls()[7] == 2
+    assert [failure.index for failure in run.failures] == [3]
+    assert isinstance(run.failures[0].error, WorkerDiedError)
+    assert (run.counts["saved"], run.counts["failed"]) == (11, 1)
+    assert [row[0] for row in saver.rows()] == [item for item in range(12) if item != 3]
+
+
+def test_a_timeout_ends_a_worker_process(tmp_path: Path) -> None:
+    task = RecordingTask(tmp_path / "calls", seconds={2: 60})
+    manager = TaskManager(task, executor="processes", max_workers=2, timeout=0.5, errors="collect")
+    run = manager.submit_tasks(range(6))
+    assert [(f.index, type(f.error)) for f in run.failures] == [(2, TaskTimeoutError)]
+    assert run.insights.seconds < 30
+
+
+def test_the_error_of_a_dead_worker_is_raised_with_its_item(tmp_path: Path) -> None:
+    task = RecordingTask(tmp_path / "calls", kills={1: 9})
+    with pytest.raises(WorkerDiedError) as raised:
+        TaskManager(task, executor="processes", max_workers=1).submit_tasks([0, 1])
+    assert (raised.value.index, raised.value.item) == (1, 1)
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_an_executor_of_the_users_own(pool: type[Executor], tmp_path: Path) -> None:
+    task = RecordingTask(tmp_path / "calls", fails={5: 1, 9: 9})
+    saver = LinesSaver(tmp_path / "rows")
+    options = {"mp_context": get_context("forkserver")} if pool is ProcessPoolExecutor else {}
+    with pool(2, **options) as executor:
+        manager = TaskManager(task, executor=executor, retries=1, backoff=0, errors="collect")
+        run = manager.submit_tasks(range(30), saver, save_interval=4)
+        assert run.insights.workers == 2
+        assert (run.counts["saved"], run.counts["failed"]) == (29, 1)
+        assert manager.submit_tasks(range(30), saver).counts["executed"] == 2
+        assert executor.submit(abs, -1).result() == 1  # it is not shut down
+    assert [row[0] for row in saver.rows()] == [item for item in range(30) if item != 9]
+
+
+def test_a_broken_executor_ends_the_run_and_keeps_what_is_saved(tmp_path: Path) -> None:
+    task = RecordingTask(tmp_path / "calls", kills={15: 1})
+    saver = LinesSaver(tmp_path / "rows")
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as executor:
+        manager = TaskManager(task, executor=executor)
+        with pytest.raises(TaskManagerError, match="ProcessPoolExecutor"):
+            manager.submit_tasks(range(30), saver, save_interval=2, chunk_size=2)
+    saved = len(saver.rows())
+    assert 0 < saved <= 15
+    run = TaskManager(task).submit_tasks(range(30), saver)
+    assert (run.counts["resumed"], run.counts["saved"]) == (saved, 30 - saved)

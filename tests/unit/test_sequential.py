@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import os
 import stat
 from pathlib import Path
@@ -18,7 +20,7 @@ from savers import (
     LedgerCorruptedError,
     StoreInUseError,
 )
-from savers._sequential import SequentialLedger
+from savers._sequential import SequentialLedger, _in_memory
 from tests.unit.rows import LinesSaver, ListSaver
 
 SPEC = JobSpec("task")
@@ -189,6 +191,22 @@ def test_a_saver_without_a_path_remembers_while_it_lives() -> None:
     saver.open_jobs().begin(SPEC, 1)
     assert len(saver.open_jobs().states) == 1
     assert len(ListSaver().open_jobs().states) == 0
+
+
+def test_a_saver_need_not_be_hashable() -> None:
+    @dataclasses.dataclass
+    class Rows(ListSaver):
+        name: str = "x"
+
+        def __post_init__(self) -> None:
+            super().__init__()
+
+    saver, before = Rows(), dict(_in_memory)
+    saver.open_jobs().begin(SPEC, 1)
+    assert len(saver.open_jobs().states) == 1
+    del saver
+    gc.collect()
+    assert _in_memory == before
 
 
 def test_labels_are_refused() -> None:
