@@ -122,8 +122,8 @@ def _from_objects(block: NDArray[Any], name: str) -> NDArray[Any]:
     flat = block.ravel()
     for position, item in enumerate(flat):
         if not isinstance(item, str):
-            where = np.unravel_index(position, block.shape)
-            raise _not_an_array(item, name, f" at {[int(i) for i in where]}")
+            where = [int(i) for i in np.unravel_index(position, block.shape)]
+            raise _not_an_array(item, name, f" at {where}" if where else "")
     return block.astype(np.str_)
 
 

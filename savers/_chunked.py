@@ -6,6 +6,7 @@ then hand blocks and regions to the session, which commits them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from abc import abstractmethod
@@ -25,7 +26,13 @@ from savers._saver import Saver
 from savers._session import Session, leave, session_for
 from savers._state import ArrayState, fresh_array
 from savers._store import check_array_name, locate, require_folder
-from savers.errors import ClosedError, InvalidInputError, InvalidTypeError, NotFoundError
+from savers.errors import (
+    ClosedError,
+    FormatError,
+    InvalidInputError,
+    InvalidTypeError,
+    NotFoundError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +107,7 @@ class ChunkedSaver(Saver):
         self._location = locate(file_path, self.settings.storage_options, synced=self._synced)
         self.labels = {name: Labels.of(name, v) for name, v in self.settings.coords.items()}
         self._check_coords()
+        self.agreed: set[tuple[str, int]] = set()  # arrays that agree with the settings
         self._session: Session | None = None
         self._closed = False
 
@@ -134,9 +142,20 @@ class ChunkedSaver(Saver):
         if self._session is None or self._session.pid != os.getpid():
             require_folder(self._location)
             fmt = self.make_format()
-            self._session = session_for(self._location, self.dataset_name, fmt, synced=self._synced)
+            self._session = self._shared_session(fmt)
             self._leave = weakref.finalize(self, leave, self._session)
         return self._session
+
+    def _shared_session(self, fmt: Format) -> Session:
+        session = session_for(self._location, self.dataset_name, fmt, synced=self._synced)
+        if session.format == fmt and session.synced >= self._synced:
+            return session
+        leave(session)
+        message = (
+            f"{self!r} is open in this process with another zarr_format or a weaker durability; "
+            "close that saver first, or give both the same settings"
+        )
+        raise InvalidInputError(message)
 
     def flush(self) -> None:
         """Return once everything saved so far is durable and visible to readers.
@@ -197,14 +216,21 @@ class ChunkedSaver(Saver):
         session = self.session()
         check_options(kwargs, type(self).__name__)
         self._check_indices(indices)
+        if self.approach == "append" and isinstance(data, (list, tuple)) and not data:
+            return  # no results: nothing tells shape or dtype
         blocks = as_blocks(data, self.dataset_name)
         with session.mutex:
             if not session.is_open:
                 self._plan(session, session.peek(), blocks, indices, kwargs)  # refuses, or is fine
-                session.attrs = self.root_attributes(blocks)
+            root = self.root_attributes(blocks)
+            session.attrs = {**session.attrs, **root} if session.is_open else root
             session.open(yielding=self.approach == "update")
             plan = self._plan(session, session.peek(), blocks, indices, kwargs)
-            session.commit(plan.writes, plan.cells, plan.extra)
+            try:
+                session.commit(plan.writes, plan.cells, plan.extra)
+            except BaseException:
+                plan.undo()
+                raise
             session.let_others_in()
 
     def _check_indices(self, indices: object) -> None:
@@ -234,13 +260,12 @@ class ChunkedSaver(Saver):
         options: Mapping[str, Any],
     ) -> SavePlan:
         plan = SavePlan(self, session, state, self.planner(session, options))
-        for name, block in blocks.items():
-            if self.approach == "append":
-                plan.append(name, block)
-            elif self.approach == "overwrite":
-                plan.overwrite(name, block)
-            else:
-                plan.update(name, block, indices)
+        try:
+            for name, block in blocks.items():
+                plan.save(name, block, indices)
+        except BaseException:
+            plan.undo()
+            raise
         return plan
 
     def open_jobs(self, **save_kwargs: Any) -> JobLedger:
@@ -289,6 +314,7 @@ class SavePlan:
         self.cells: dict[str, list[Box]] = {}
         self.new: list[dict[str, Any]] = []
         self.replaced: dict[str, int] = {}
+        self.taken_over: list[ArrayState] = []
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -300,7 +326,22 @@ class SavePlan:
         self.writes, self.new = [], []
         self.cells, self.replaced = {}, {}
 
+    def undo(self) -> None:
+        """Forget the arrays of other programs that no record speaks of yet."""
+        for array in self.taken_over:
+            if self.state.arrays.get(array.layout.name) is array:
+                del self.state.arrays[array.layout.name]
+
     # -- approaches --------------------------------------------------------------------------------
+
+    def save(self, name: str, block: NDArray[Any], indices: object) -> None:
+        """Plan one array of a `save`, as the saver's approach has it."""
+        if self.saver.approach == "append":
+            self.append(name, block)
+        elif self.saver.approach == "overwrite":
+            self.overwrite(name, block)
+        else:
+            self.update(name, block, indices)
 
     def append(self, name: str, block: NDArray[Any]) -> None:
         """Extend an array, or create it."""
@@ -308,7 +349,9 @@ class SavePlan:
         if array is None:
             layout = self.planner.rows(name, block.shape[1:], block.dtype)
             array = self.create(layout)
-        elif not array.layout.growing:
+        elif array.layout.growing:
+            self.coordinates(array.layout)
+        else:
             message = f"{name!r} has fixed extents {array.layout.shape}: place results by label"
             raise InvalidInputError(message)
         self.check_row(array, block.shape[1:])
@@ -327,7 +370,7 @@ class SavePlan:
         generation = 0 if old is None else old.layout.generation + 1
         if old is not None:
             self.refuse_unreplaceable(old.layout)
-            self.session.remove_generation(old.layout, generation)
+            self.remove_leftovers(old.layout, generation)
         layout = self.planner.rows(name, block.shape[1:], block.dtype, generation=generation)
         array = self.create(layout, pending=True)
         self.check_length(array, len(block))
@@ -336,6 +379,11 @@ class SavePlan:
             self.writes.append(Write(array, rows(0, block.shape), fitted, at_once=True))
             self.settle(array, (0,), (len(block),))
         self.replaced[name] = -1 if old is None else old.layout.generation
+
+    def remove_leftovers(self, layout: ArrayLayout, generation: int) -> None:
+        """Make room for a new generation; only the holder of the dataset knows nobody uses it."""
+        if self.session.is_open:
+            self.session.remove_generation(layout, generation)
 
     def refuse_unreplaceable(self, layout: ArrayLayout) -> None:
         """Zarr v2 keeps the chunks of a 1-d array under the same keys whatever the separator."""
@@ -373,8 +421,16 @@ class SavePlan:
         if array is None:
             array = self.adopted(name)
         if array is not None and check:
-            self.planner.check_existing(array.layout)
+            self.check_settings(array.layout)
         return array
+
+    def check_settings(self, layout: ArrayLayout) -> None:
+        """Compare with an array that is there: settings of the saver once, of a call always."""
+        known = (layout.name, layout.generation)
+        if self.planner.options or known not in self.saver.agreed:
+            self.planner.check_existing(layout)
+        if not self.planner.options:
+            self.saver.agreed.add(known)
 
     def adopted(self, name: str) -> ArrayState | None:
         """Take over an array that another program made."""
@@ -390,13 +446,28 @@ class SavePlan:
         record = {"layout": layout.to_json(), "adopted": True, "published": shape}
         self.new.append({**record, "rows": shape[0] if layout.growing else 0})
         self.state.arrays[name] = array
+        self.taken_over.append(array)
         return array
 
     def create(self, layout: ArrayLayout, *, pending: bool = False) -> ArrayState:
         """Plan a new array, with the coordinates of its dimensions."""
+        self.refuse_taken(layout.name)
         self.new.append({"layout": layout.to_json(), "pending": pending})
         self.coordinates(layout)
         return fresh_array(layout)
+
+    def refuse_taken(self, name: str) -> None:
+        """A name is that of one array: no coordinate has it, and no array lies within another."""
+        if name in self.saver.labels:
+            message = f"array {name!r} has the name of a coordinate in {self.saver.where}"
+            raise InvalidInputError(message)
+        parts = name.split("/")[:-1]
+        for depth in range(len(parts)):
+            parent = "/".join(parts[: depth + 1])
+            with contextlib.suppress(FormatError):  # a group, as it should be
+                if self.session.format.adopt(self.session.store, parent) is not None:
+                    message = f"can't save {name!r}: {parent!r} in {self.saver.where} is an array"
+                    raise InvalidInputError(message)
 
     def coordinates(self, layout: ArrayLayout) -> None:
         """Plan the coordinate arrays of an array's dimensions."""
@@ -414,12 +485,11 @@ class SavePlan:
             return  # another program's coordinate stays as it is
         values, generation = labels.values, 0
         if old is not None:
-            there = self.session.chunk_block(old, (0,))[: old.layout.shape[0]]
-            if same_labels(there, values):
+            if self.agrees(old, values):
                 return
-            self.refuse_other_labels(name, there, values)
+            self.refuse_unreplaceable(old.layout)
             generation = old.layout.generation + 1
-            self.session.remove_generation(old.layout, generation)
+            self.remove_leftovers(old.layout, generation)
             self.replaced[name] = old.layout.generation
         layout = self.planner.coordinate(labels, growing, generation=generation)
         self.new.append({"layout": layout.to_json(), "pending": old is not None})
@@ -430,18 +500,25 @@ class SavePlan:
             self.writes.append(Write(array, region, fitted, at_once=True))
         self.settle(array, (0,), (len(values),))
 
-    def refuse_other_labels(self, name: str, there: NDArray[Any], values: NDArray[Any]) -> None:
-        """Stored labels keep their place: more may follow, others are refused."""
-        if self.saver.approach == "overwrite":
-            return
-        shared = min(len(there), len(values))
-        if len(values) > len(there) and same_labels(there, values[:shared]):
-            return
-        message = (
-            f"coordinate {name!r} in {self.saver.where} has the labels {_shown(there)}, "
-            f"got {_shown(values)}"
-        )
-        raise InvalidInputError(message)
+    def agrees(self, old: ArrayState, values: NDArray[Any]) -> bool:
+        """Return whether the stored labels will do. They keep their place: more may follow."""
+        layout = old.layout
+        if (layout.name, layout.generation) in self.saver.agreed:
+            return True
+        there = self.session.chunk_block(old, (0,))[: layout.shape[0]]
+        replacing = self.saver.approach == "overwrite"
+        shared = max(len(there), len(values)) if replacing else min(len(there), len(values))
+        same = same_labels(there[:shared], values[:shared])
+        if not same and not replacing:
+            message = (
+                f"coordinate {layout.name!r} in {self.saver.where} has the labels "
+                f"{_shown(there)}, got {_shown(values)}"
+            )
+            raise InvalidInputError(message)
+        if same and len(values) <= len(there):
+            self.saver.agreed.add((layout.name, layout.generation))
+            return True
+        return False
 
     # -- checks ------------------------------------------------------------------------------------
 

@@ -111,7 +111,8 @@ _V3_TYPES = frozenset(
 
 def _direct_v3(metadata: Mapping[str, Any]) -> tuple[np.dtype[Any], list[Transform]] | None:
     first, *rest = metadata["codecs"]
-    if metadata["data_type"] not in _V3_TYPES or first["name"] != "bytes":
+    kind = metadata["data_type"]
+    if not isinstance(kind, str) or kind not in _V3_TYPES or first["name"] != "bytes":
         return None
     endian = first.get("configuration", {}).get("endian", "little")
     dtype = np.dtype(metadata["data_type"]).newbyteorder("<" if endian == "little" else ">")
@@ -210,8 +211,8 @@ class ZarrChunks:
         return self._local.array, self._local.memory
 
     def _key(self) -> str:
-        prefix = "c/" if self.metadata["zarr_format"] == 3 else ""
-        return prefix + "/".join("0" for _ in self.chunks)
+        start = ["c"] if self.metadata["zarr_format"] == 3 else []
+        return "/".join([*start, *("0" for _ in self.chunks)] or ["0"])
 
 
 def _one_chunk(metadata: Mapping[str, Any], chunks: tuple[int, ...], memory: dict[str, Any]) -> Any:

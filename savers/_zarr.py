@@ -23,7 +23,7 @@ from savers._state import ArrayLayout
 from savers.errors import FormatError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from savers._codecs import ChunkCodec
     from savers._format import Format, NewArray
@@ -112,6 +112,8 @@ class ZarrFormat:
             return np.array("NaT", dtype)[()]
         if dtype.kind == "T":
             return fill or ""
+        if dtype.kind == "S":
+            return base64.standard_b64decode(fill or "")
         if fill is None:
             return np.zeros((), dtype)[()]
         if isinstance(fill, list):
@@ -124,10 +126,9 @@ class ZarrFormat:
 
     def chunk_key(self, layout: ArrayLayout, chunk: tuple[int, ...]) -> str:
         separator = "." if layout.generation % 2 else "/"
-        parts = [str(index) for index in chunk]
-        if layout.meta["node"]["zarr_format"] == 3:
-            parts.insert(0, "c")
-        return f"{layout.name}/{separator.join(parts)}" if layout.name else separator.join(parts)
+        start = [] if _bare_keys(layout.meta["node"]) else ["c"]
+        parts = [*start, *(str(index) for index in chunk)]
+        return f"{layout.name}/{separator.join(parts or ['0'])}"
 
     def chunks_in(self, store: Store, layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], str]]:
         for index, key in self._chunk_objects(store, layout):
@@ -137,15 +138,12 @@ class ZarrFormat:
     def _chunk_objects(
         self, store: Store, layout: ArrayLayout
     ) -> Iterator[tuple[tuple[int, ...], str]]:
-        v3 = layout.meta["node"]["zarr_format"] == 3
+        bare = _bare_keys(layout.meta["node"])
         separator = "." if layout.generation % 2 else "/"
-        start = f"{layout.name}/"
-        for key in store.list(start):
+        start = f"{layout.name}/" if bare else f"{layout.name}/c{separator}"
+        for key in store.list(start if bare else f"{layout.name}/"):
             parts = key[len(start) :].split(separator)
-            if v3 and parts[0] != "c":
-                continue
-            parts = parts[1:] if v3 else parts
-            if all(part.isdecimal() for part in parts):
+            if key.startswith(start) and all(part.isdecimal() for part in parts):
                 yield tuple(map(int, parts)), key
 
     def remove_chunks(self, store: Store, layout: ArrayLayout) -> None:
@@ -168,7 +166,10 @@ class ZarrFormat:
         root = _read_node(store, "") or {"attributes": {}, "zarr_format": self.zarr_format}
         found = int(root["zarr_format"])
         if found != self.zarr_format:
-            message = f"the store has zarr_format={found}, asked for was {self.zarr_format}"
+            message = (
+                f"expected a store with zarr_format={self.zarr_format}, this one has {found}: "
+                f"pass zarr_format={found}"
+            )
             raise FormatError(message)
         attributes = {**root["attributes"], **attrs, ID: store_id}
         if found == 3:
@@ -196,12 +197,13 @@ class ZarrFormat:
         gone: Sequence[str] = (),
     ) -> None:
         nodes = {name: _shown(state, name, shape) for name, shape in shapes.items()}
+        named = attrs.keys() & state.arrays.keys()  # attributes of an array, not of the root
         for name in gone:
             store.delete(f"{name}/{'zarr.json' if self.zarr_format == 3 else '.zarray'}")
         if self.zarr_format == 3:
-            _publish_v3(store, nodes, attrs, gone)
+            _publish_v3(store, nodes, attrs, named, gone)
         else:
-            _publish_v2(store, nodes, attrs, gone)
+            _publish_v2(store, nodes, attrs, named, gone)
 
 
 # -- documents -----------------------------------------------------------------------------------
@@ -230,6 +232,11 @@ def _read_node(store: Store, name: str) -> Document | None:
         return {"attributes": {}, **node}
     found = _load(store, f"{start}.zarray") or _load(store, f"{start}.zgroup")
     return found and {**found, "attributes": _load(store, f"{start}.zattrs") or {}}
+
+
+def _bare_keys(node: Document) -> bool:
+    """Whether chunk keys are indices alone (version 2, and "v2" keys in version 3)."""
+    return bool(node["zarr_format"] == 2 or node["chunk_key_encoding"]["name"] == "v2")
 
 
 def _shown(state: State, name: str, shape: tuple[int, ...]) -> Document:
@@ -267,7 +274,11 @@ def _fill_attribute(layout: ArrayLayout) -> dict[str, Any]:
 
 
 def _publish_v3(
-    store: Store, nodes: Mapping[str, Document], attrs: Mapping[str, Any], gone: Sequence[str]
+    store: Store,
+    nodes: Mapping[str, Document],
+    attrs: Mapping[str, Any],
+    named: Collection[str],
+    gone: Sequence[str],
 ) -> None:
     root = _load(store, "zarr.json") or {"attributes": {}, "zarr_format": 3, "node_type": "group"}
     known = (root.get("consolidated_metadata") or {}).get("metadata")
@@ -281,11 +292,15 @@ def _publish_v3(
         table[name] = node
     for name in gone:
         table.pop(name, None)
-    root["attributes"] = {**root["attributes"], **attrs}
+    root["attributes"] = _without(named, {**root["attributes"], **attrs})
     root["consolidated_metadata"] = {
         "kind": "inline", "must_understand": False, "metadata": dict(sorted(table.items())),
     }  # fmt: skip
     store.put("zarr.json", _dump(root))
+
+
+def _without(named: Collection[str], attributes: Document) -> Document:
+    return {key: value for key, value in attributes.items() if key not in named}
 
 
 def _found_nodes(store: Store) -> Iterator[tuple[str, Document]]:
@@ -304,7 +319,11 @@ def _groups_above(name: str) -> list[str]:
 
 
 def _publish_v2(
-    store: Store, nodes: Mapping[str, Document], attrs: Mapping[str, Any], gone: Sequence[str]
+    store: Store,
+    nodes: Mapping[str, Document],
+    attrs: Mapping[str, Any],
+    named: Collection[str],
+    gone: Sequence[str],
 ) -> None:
     table = (_load(store, ".zmetadata") or {}).get("metadata") or _found_v2(store)
     documents: dict[str, Any] = {}
@@ -315,7 +334,7 @@ def _publish_v2(
         documents[f"{name}/.zattrs"] = node["attributes"]
         documents[f"{name}/.zarray"] = {k: v for k, v in node.items() if k != "attributes"}
     documents[".zgroup"] = {"zarr_format": 2}
-    documents[".zattrs"] = {**(_load(store, ".zattrs") or {}), **attrs}
+    documents[".zattrs"] = _without(named, {**(_load(store, ".zattrs") or {}), **attrs})
     for key, document in documents.items():
         if table.get(key) != document:
             store.put(key, _dump(document))
@@ -366,7 +385,8 @@ def _node_dtype(node: Document) -> np.dtype[Any]:
     from zarr.core.dtype import parse_dtype
 
     kind: Any = node.get("data_type", node.get("dtype"))
-    if kind == "string":
+    filters = [codec["id"] for codec in node.get("filters") or ()]
+    if kind == "string" or (kind == "|O" and filters == ["vlen-utf8"]):
         return np.dtype(np.dtypes.StringDType())
     try:
         native: Any = kind
@@ -374,9 +394,17 @@ def _node_dtype(node: Document) -> np.dtype[Any]:
             native = parse_dtype(kind, zarr_format=3).to_native_dtype()
         found: np.dtype[Any] = np.dtype(native)
     except (TypeError, ValueError) as error:
-        message = f"an array of data type {kind!r} can't be extended here"
-        raise FormatError(message) from error
+        raise _not_extended(kind) from error
+    if found.kind not in "biufcSMm":
+        raise _not_extended(kind)
     return found
+
+
+def _not_extended(kind: object) -> FormatError:
+    return FormatError(
+        f"an array of data type {kind!r} can't be extended or changed here (text of variable "
+        "length, numbers, bytes and times can)"
+    )
 
 
 def _node_chunks(node: Document) -> tuple[int, ...]:
