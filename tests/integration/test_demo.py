@@ -21,13 +21,13 @@ from taskmanager.demo._driver import Ended, Job, drive
 from taskmanager.demo._ensemble import FIELDS, MEMBERS
 
 ROOT = Path(__file__).parents[2]
-ITEMS = 24
+ITEMS = 20
 
 
 def demo(out, *options):
     command = [sys.executable, "-m", "taskmanager", "demo", "--out", out, "--items", str(ITEMS)]
     return subprocess.run(
-        [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+        [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
     )
 
 
@@ -71,7 +71,7 @@ def test_demo_kills_resumes_and_ends_well(told):
     assert "FAILED" not in ended.stdout
     assert "killed with SIGKILL" in ended.stdout
     assert "removed what an earlier demo left" in ended.stdout
-    found = int(re.search(r"ledger holds (\d+) of 24", ended.stdout)[1])
+    found = int(re.search(r"ledger holds (\d+) of 20", ended.stdout)[1])
     assert ITEMS // 2 <= found < ITEMS
     assert f"{found} forecasts were committed and not run again" in ended.stdout
     assert f"the other {ITEMS - found} ran, once each" in ended.stdout
@@ -129,7 +129,7 @@ def test_picture_is_a_map_in_colours(told):
     image = imread(told[0] / "forecast.png")
     assert image.shape[0] > 800
     assert image.shape[1] > 800
-    assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 100
+    assert len(np.unique(image[::4, ::4].reshape(-1, image.shape[2]), axis=0)) > 100
 
 
 def test_checks_find_a_value_that_is_missing_or_wrong(told):
@@ -143,11 +143,11 @@ def test_checks_find_a_value_that_is_missing_or_wrong(told):
         assert len(failed) == failing, failed
 
 
-@pytest.mark.parametrize("counts", [{"resumed": 11, "executed": 13}, {}])
+@pytest.mark.parametrize("counts", [{"resumed": 11, "executed": 9}, {}])
 def test_checks_find_a_run_that_did_too_much_or_nothing(counts):
-    good = Ended(counts={"resumed": 12, "executed": 12})
-    assert all(check.passed for check in check_runs(ITEMS, 12, good))
-    assert not all(check.passed for check in check_runs(ITEMS, 12, Ended(counts=counts)))
+    good = Ended(counts={"resumed": 12, "executed": 8})
+    assert all(check.passed for check in check_runs(20, 12, good))
+    assert not any(check.passed for check in check_runs(20, 12, Ended(counts=counts)))
 
 
 def test_driver_that_fails_is_not_taken_for_a_killed_one(tmp_path, capfd):
