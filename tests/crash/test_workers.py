@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
-TORTURE = Path(__file__).parents[1] / "torture_workers.py"
+from tests.torture_workers import torture
 
 DRIVER = """
     import ctypes, os, sys, time
@@ -90,10 +88,6 @@ def test_workers_are_gone_seconds_after_their_driver_was_killed(tmp_path, where,
 
 
 def test_random_kills_of_workers_cost_only_what_they_ran():
-    spec = importlib.util.spec_from_file_location("torture_workers", TORTURE)
-    torture = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = torture
-    spec.loader.exec_module(torture)
-    report = torture.torture(rounds=8, seed=1)
+    report = torture(rounds=8, seed=1)
     assert report.kills > 0
     assert report.wrong == []
