@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import copy
-import logging
 import sys
 from collections.abc import Sized
 from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from savers import Failure, ItemStatus, JobWriter
+from savers import ItemStatus, JobWriter
 from taskmanager._events import emit
 from taskmanager._executors import make_pool
-from taskmanager._flow import Chunking, Flow, Settled
+from taskmanager._failures import Failures
+from taskmanager._flow import Flow, Settled
 from taskmanager._pool import Outcome, TaskPlan
 from taskmanager._progress import ProgressReport, Ticker, reporter
-from taskmanager._run import Insights, ItemFailure, Run
+from taskmanager._room import chunking_of, room_beside_saving, room_without_saver
+from taskmanager._run import Insights, Run
 from taskmanager._saving import Saving
 from taskmanager._signals import Interruption
-from taskmanager.errors import TaskFailedError, TaskTimeoutError
+from taskmanager.errors import TaskTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
     from taskmanager._pool import Pool
     from taskmanager._settings import Call, Settings
 
-__all__ = ["LOOK_AHEAD", "Drive", "chunking_of", "kept_value", "plan_of", "task_error"]
-
-#: Items taken from the input before earlier ones went to the saver.
-LOOK_AHEAD = 250
+__all__ = ["Drive", "kept_value", "plan_of"]
 
 _PATIENCE = 0.5  # seconds between two looks at clock and progress
 
@@ -39,35 +37,6 @@ _PATIENCE = 0.5  # seconds between two looks at clock and progress
 def plan_of(settings: Settings, call: Call, seed: int) -> TaskPlan:
     """Return what the workers need to know."""
     return TaskPlan(settings.factory, dict(call.kwargs_task), seed, call.at_once, settings.timeout)
-
-
-def chunking_of(settings: Settings, call: Call) -> Chunking:
-    """Return how chunks are sized: automatic ones never let a crash repeat over an interval."""
-    fixed = None if call.chunk_size == "auto" else call.chunk_size
-    most = LOOK_AHEAD // 2
-    if call.saver is not None and call.policy.items is not None:
-        most = call.policy.items
-    return Chunking(fixed, most, settings.workers)
-
-
-def task_error(entry: Entry, outcome: Outcome) -> TaskFailedError:
-    """Return what is raised for an item that was given up."""
-    error = outcome.error
-    if isinstance(error, TaskFailedError):
-        error.index, error.item = entry.place, entry.work.item
-        return error
-    shown = repr(entry.work.item)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    failure = TaskFailedError(
-        f"item {entry.place} ({shown}) failed after {max(entry.attempts, 1)} attempt(s): "
-        f"{type(error).__name__}: {error}",
-        entry.place,
-        entry.work.item,
-    )
-    failure.__cause__ = error
-    if error is not None and error.__traceback__ is None and outcome.traceback:
-        failure.add_note(f"In the worker:\n{outcome.traceback}")
-    return failure
 
 
 def kept_value(settings: Settings, outcome: Outcome) -> Any:
@@ -104,7 +73,7 @@ class Drive:
         self._saving: Saving | None = None
         self._kept: dict[int, Any] = {}
         self._finished = 0
-        self._failures: list[ItemFailure] = []
+        self._failures = Failures(settings.errors, settings.max_failures)
         self._stop: BaseException | None = None
         self._begin = monotonic()
         self._ticker = Ticker(reporter(settings.progress), self._report)
@@ -202,51 +171,22 @@ class Drive:
         if len(good) < len(settled):
             for entry, outcome in settled:
                 if outcome.error is not None:
-                    self._give_up(entry, outcome)
+                    self._give_up(entry, outcome, outcome.error)
 
     def _look_at_saving(self, saving: Saving) -> None:
         while saving.refused:
             entry, error = saving.refused.popleft()
             self._finished -= 1
             self._kept.pop(entry.place, None)
-            self._give_up(entry, Outcome(entry.work.index, error=error))
+            self._give_up(entry, Outcome(entry.work.index, error=error), error)
         if saving.error is not None and self._stop is None:
             self._stop = self._storage_error(saving.error)
 
-    def _give_up(self, entry: Entry, outcome: Outcome) -> None:
-        error = outcome.error
-        if error is None:
-            return
-        attempts = max(entry.attempts, 1)
-        self._failures.append(
-            ItemFailure(entry.place, entry.work.item, error, outcome.traceback, attempts)
-        )
-        emit(
-            "item_failed", logging.WARNING, index=entry.place, error=repr(error), attempts=attempts
-        )
+    def _give_up(self, entry: Entry, outcome: Outcome, error: BaseException) -> None:
         if self._saving is not None:
-            final = self._settings.errors == "skip"
-            self._saving.fail(
-                Failure(
-                    entry.work.index,
-                    entry.digest,
-                    type(error).__name__,
-                    str(error),
-                    attempts,
-                    final,
-                )
-            )
-        self._stop = self._stop or self._reason_to_stop(entry, outcome)
-
-    def _reason_to_stop(self, entry: Entry, outcome: Outcome) -> BaseException | None:
-        most = self._settings.max_failures
-        if self._settings.errors == "raise":
-            return task_error(entry, outcome)
-        if most is not None and len(self._failures) > most:
-            error = task_error(entry, outcome)
-            error.add_note(f"the run ended as more than max_failures={most} items failed")
-            return error
-        return None
+            self._saving.fail(self._failures.record(entry, error))
+        reason = self._failures.add(entry, outcome, error)
+        self._stop = self._stop or reason
 
     def _check_deadline(self) -> None:
         limit = self._settings.deadline
@@ -263,42 +203,25 @@ class Drive:
             self._saving.commit_soon()
         self._flow.wake()
 
-    # --- how much may go out -----------------------------------------------------------------
-
     def _room(self, out: int) -> int:
         """Return how many more items may go to the pool, `out` of them being there."""
-        chunks = self._chunking.size(self._flow.executed, self._flow.seconds)
-        workers = self._pool.workers
-        interval = self._call.policy.items if self._saving is not None else None
-        ahead = max(LOOK_AHEAD, interval or 0, 2 * workers * chunks)
+        chunk = self._chunking.size(self._flow.executed, self._flow.seconds)
         if self._saving is None:
-            return ahead - out
-        saving = self._saving
-        room = ahead - out - saving.unstaged
-        if interval is not None:  # what a crash may repeat
-            room = min(room, 2 * interval + workers * chunks - out - saving.uncommitted)
-        room = min(room, self._room_in_memory(saving, out))
-        saving.wanted = room <= chunks
-        if room <= 0 and not out:
-            saving.release_soon()
-        return room
-
-    def _room_in_memory(self, saving: Saving, out: int) -> int:
-        free = self._settings.max_inflight_bytes - saving.held_bytes
-        mean = saving.mean_bytes
-        room = int(free / mean) - out if mean else LOOK_AHEAD
-        return max(room, 0 if out or saving.unstaged else 1)
+            return room_without_saver(out, chunk, self._pool.workers)
+        limit = self._settings.max_inflight_bytes
+        interval = self._call.policy.items
+        return room_beside_saving(self._saving, interval, limit, out, chunk, self._pool.workers)
 
     # --- what came of it ---------------------------------------------------------------------
 
     def result(self, writer: JobWriter | None) -> Run:
         """Return the run as its caller sees it."""
-        failures = tuple(sorted(self._failures, key=lambda failure: failure.index))
+        failures = self._failures.in_order()
         return Run(self._counts(), failures, self._insights(), lambda: self._results(writer))
 
     def _counts(self) -> dict[str, int]:
         given_up = len(self._failures)
-        final = self._settings.errors == "skip"
+        final = self._failures.final
         return {
             "items": self._source.taken,
             "executed": self._flow.executed,
@@ -336,8 +259,9 @@ class Drive:
         """Return the number of items of the job when none is left to do, else None."""
         if self._stop is not None or not self._flow.done:
             return None
-        open_failures = self._failures and self._settings.errors != "skip"
-        return None if open_failures else self._source.complete()
+        if len(self._failures) and not self._failures.final:
+            return None
+        return self._source.complete()
 
     def _results(self, writer: JobWriter | None) -> Iterator[Any]:
         for place in range(self._source.taken):

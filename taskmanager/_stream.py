@@ -9,12 +9,14 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from taskmanager._drive import LOOK_AHEAD, chunking_of, kept_value, plan_of, task_error
+from taskmanager._drive import kept_value, plan_of
 from taskmanager._executors import make_pool
+from taskmanager._failures import task_error
 from taskmanager._flow import Flow
 from taskmanager._inputs import Entry, Inputs, PlainSource
 from taskmanager._job import draw_seed
 from taskmanager._pool import Work
+from taskmanager._room import LOOK_AHEAD, chunking_of, room_without_saver
 from taskmanager._settings import Call
 from taskmanager.errors import TaskTimeoutError
 
@@ -46,7 +48,7 @@ def stream(
 
     def room(out: int) -> int:
         size = chunking.size(flow.executed, flow.seconds)
-        return max(LOOK_AHEAD, 2 * pool.workers * size) - out - len(held)
+        return room_without_saver(out + len(held), size, pool.workers)
 
     flow = Flow(pool, PlainSource(call.inputs.items), settings.retry, chunking, room)
     try:
