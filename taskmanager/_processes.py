@@ -6,7 +6,7 @@ import itertools
 import os
 import pickle
 import selectors
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessPool"]
 
-#: Starts that may fail in a row before one worker is ready.
-STILLBORN_LIMIT = 3
+#: Ends in a row, none of them of a worker that was ready, after which the pool gives up: a task
+#: whose `setup` dies does so every time, a start may be hit by somebody else's doing.
+LIMITS = {"in setup()": 3, "while it started": 10}
 
 
 class ProcessPool:
@@ -57,7 +58,7 @@ class ProcessPool:
         self._keys = itertools.count()
         self._ready: list[Outcome] = []
         self._error: Exception | None = None
-        self._stillborn = 0
+        self._stillborn: Counter[str] = Counter()
         self._woken = False
         self._closed = False
         self._selector = selectors.DefaultSelector()
@@ -177,7 +178,7 @@ class ProcessPool:
             self._ready += member.settle(*pickle.loads(content))
         elif kind == READY:
             member.ready = True
-            self._stillborn = 0
+            self._stillborn.clear()
         elif kind == UNPREPARED:
             error, _ = pickle.loads(content)
             self._error = self._error or setup_failed(member.worker_id, error)
@@ -220,7 +221,8 @@ class ProcessPool:
         self._selector.unregister(launcher)
         launcher.close()
         self._launcher = None
-        self._note_stillborn(f"the process that starts workers {death_of(launcher.code)}")
+        how = f"the process that starts workers {death_of(launcher.code)}"
+        self._note_stillborn(how, "while it started")
         for key in list(self._crew):
             member = self._crew.pop(key)
             member.innocent = True
@@ -236,16 +238,16 @@ class ProcessPool:
         member.sock.close()
         if not member.ready and not member.innocent:
             stage = "while it started" if member.stage() == STARTING else "in setup()"
-            self._note_stillborn(f"a worker process {death_of(code)} {stage}")
+            self._note_stillborn(f"a worker process {death_of(code)}", stage)
         culprit = member.culprit(code)
         if culprit is not None:
             self._ready.append(culprit)
         self._again(member.drop())
 
-    def _note_stillborn(self, how: str) -> None:
-        self._stillborn += not self._closed
-        if self._stillborn >= STILLBORN_LIMIT:
-            message = f"{how}, the {self._stillborn}. in a row before one was ready: is it setup()?"
+    def _note_stillborn(self, how: str, stage: str) -> None:
+        self._stillborn[stage] += not self._closed
+        if (times := self._stillborn[stage]) >= LIMITS[stage]:
+            message = f"{how} {stage}, {times} times in a row; no item was run there"
             self._error = self._error or WorkerDiedError(message)
 
     def _end_overdue(self) -> float | None:

@@ -186,7 +186,7 @@ def test_workers_that_die_in_setup_become_an_error_not_a_loop(open_pool):
     pool = open_pool(DeadlySetup)
     pool.submit(works(1))
     with pytest.raises(
-        WorkerDiedError, match=r"killed by SIGKILL .* in setup\(\), the 3\. in a row"
+        WorkerDiedError, match=r"killed by SIGKILL .* in setup\(\), 3 times in a row"
     ):
         gather(pool, 1)
 
