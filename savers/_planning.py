@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from savers._blocks import STORABLE
 from savers._chunking import check_chunks, plan_chunks
 from savers._coordinates import Labels, stored_dtype
 from savers._format import NewArray
@@ -119,10 +120,14 @@ class Planner:
         if asked is None:
             return stored_dtype(found.newbyteorder("="), name)
         try:
-            return stored_dtype(np.dtype(asked), name)
+            chosen = np.dtype(asked)
         except TypeError as error:
             message = f"{name!r}: dtype={asked!r} is no dtype"
             raise InvalidInputError(message) from error
+        if chosen.kind not in STORABLE:
+            message = f"{name!r}: dtype={asked!r}: expected numbers, text, bytes or times"
+            raise InvalidInputError(message)
+        return stored_dtype(chosen, name)
 
     def rows(
         self, name: str, row: tuple[int, ...], dtype: np.dtype[Any], *, generation: int = 0
