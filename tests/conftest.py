@@ -23,7 +23,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-GRACE = 3.0  # seconds in which what was told to end may end
+GRACE = 10.0  # seconds in which what was told to end may end
 KINDS = ("threads", "processes", "files", "shm")
 
 # Threads of libraries that live as long as the process, whoever woke them.
