@@ -145,6 +145,7 @@ class Drive:
         if self._saving.error is not None and not interruption.signum:
             self._stop = self._storage_error(self._saving.error)
         if interruption.signum:
+            self._stop = self._stop or interruption.error()
             self._say_how_to_go_on(ended=ended)
 
     def _end_pool(self, grace: float) -> None:
@@ -264,6 +265,8 @@ class Drive:
         return self._source.complete()
 
     def _results(self, writer: JobWriter | None) -> Iterator[Any]:
+        if writer is None and not self._call.keep:
+            raise ValueError("results() has nothing to give: expected keep_results=True or a saver")
         for place in range(self._source.taken):
             if place in self._kept or writer is None:
                 yield self._kept.get(place)

@@ -7,8 +7,9 @@ the results decides how fast the work goes.
 from __future__ import annotations
 
 import heapq
-import threading
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,7 @@ class Flow:
         self._on_retry = on_retry
         self._out: dict[int, Entry] = {}
         self._later: list[tuple[float, int, Entry]] = []
-        self._bell = threading.Event()
+        self._bell: SimpleQueue[None] = SimpleQueue()  # safe to ring in a signal handler
 
     @property
     def done(self) -> bool:
@@ -120,13 +121,14 @@ class Flow:
         if self._out:
             return self.settle(self._pool.poll(patience))
         if not self.done:
-            self._bell.wait(patience)
-        self._bell.clear()
+            with suppress(Empty):
+                self._bell.get(timeout=max(patience, 0.0))
         return []
 
     def wake(self) -> None:
         """End the wait of a running `step`; safe from any thread and from a signal handler."""
-        self._bell.set()
+        if self._bell.empty():
+            self._bell.put(None)
         self._pool.wake()
 
     def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
 import threading
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,7 +46,7 @@ class Interruption:
         self._end = float("inf")
         self._on_request = on_request
         self._earlier: dict[int, Any] = {}
-        self._timer: threading.Timer | None = None
+        self._left: SimpleQueue[None] = SimpleQueue()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -90,19 +92,20 @@ class Interruption:
             os.write(sys.stderr.fileno(), text.encode())
         except (OSError, ValueError):  # a notebook's stream has no descriptor
             sys.stderr.write(text)
-        self._start_timer(signum)
+        # Not `threading`: its locks may be held by what this handler interrupted.
+        _thread.start_new_thread(self._end_in_time, (threading.get_ident(), signum))
         self._on_request()
 
-    def _start_timer(self, signum: int) -> None:
+    def _end_in_time(self, main: int, signum: int) -> None:
         """Send the second signal ourselves when the main thread is still busy by then."""
-        main = threading.main_thread().ident
-        self._timer = threading.Timer(self._grace, signal.pthread_kill, (main, signum))
-        self._timer.daemon = True
-        self._timer.start()
+        try:
+            self._left.get(timeout=self._grace)
+        except Empty:
+            if self._earlier:  # the run has not ended in the meantime
+                signal.pthread_kill(main, signum)
 
     def _restore(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._left.put(None)
         for signum, handler in self._earlier.items():
             signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
         self._earlier.clear()

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from taskmanager import TaskManager
 from taskmanager.testing import RecordingTask
-from tests.unit.rows import LinesSaver
+from tests.unit.rows import LinesSaver, ListSaver
 
 pytestmark = pytest.mark.crash
 
@@ -24,9 +25,10 @@ ROOT = Path(__file__).parents[2]
 DRIVER = """
 import sys
 from pathlib import Path
+from typing import Any
 from taskmanager import TaskManager
 from taskmanager.testing import RecordingTask
-from tests.unit.rows import LinesSaver
+from tests.unit.rows import LinesSaver, ListSaver
 
 if __name__ == "__main__":
     folder, executor, seconds, grace = Path(sys.argv[1]), sys.argv[2], *map(float, sys.argv[3:])
@@ -140,6 +142,7 @@ def test_earlier_handlers_are_back_and_keyboard_interrupt_is_raised(tmp_path: Pa
     saver = LinesSaver(tmp_path / "rows")
 
     def work(item: int) -> int:
+        time.sleep(0.001)
         if item == 30 and not saver.rows():
             os.kill(os.getpid(), signal.SIGINT)
         return item
@@ -179,3 +182,15 @@ def test_a_sigkill_leaves_what_was_committed(tmp_path: Path) -> None:
     assert len(rows) - items <= 10
     assert sum(task.calls().values()) <= items + 2 * 10 + 2 * 5
     assert run.counts["failed"] == 0
+
+
+def test_a_signal_while_the_last_results_are_saved_still_ends_the_program() -> None:
+    class Saver(ListSaver):
+        def save(self, data: Any, indices: Any = None, **kwargs: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            super().save(data, indices, **kwargs)
+
+    saver = Saver()
+    with pytest.raises(KeyboardInterrupt):
+        TaskManager(abs).submit_tasks(range(5), saver)
+    assert saver.rows == [0, 1, 2, 3, 4]

@@ -159,6 +159,12 @@ def test_results_of_a_saver_that_cannot_read_are_kept_on_request(tmp_path: Path)
     assert list(kept.results()) == [25, 36]
 
 
+def test_results_that_were_not_kept_are_no_results() -> None:
+    run = TaskManager(square).submit_tasks([1], keep_results=False)
+    with pytest.raises(ValueError, match="keep_results=True"):
+        list(run.results())
+
+
 def test_a_manager_is_reused_and_leftovers_are_saved_once() -> None:
     manager = TaskManager(square)
     first, second = ListSaver(), ListSaver()
