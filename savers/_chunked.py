@@ -23,6 +23,7 @@ from savers._jobs import ItemStatus
 from savers._planning import Planner, check_options, plain_attributes
 from savers._regions import from_indices, rows
 from savers._saver import Saver
+from savers._secrets import harmless, without_secrets
 from savers._session import Session, leave, session_for
 from savers._state import ArrayState, fresh_array
 from savers._store import check_array_name, locate, require_folder
@@ -110,6 +111,7 @@ class ChunkedSaver(Saver):
         self.agreed: set[tuple[str, int]] = set()  # arrays that agree with the settings
         self._session: Session | None = None
         self._closed = False
+        self._left = False  # True in a copy that came without its credentials
 
     def _check_coords(self) -> None:
         dims = self.settings.dims
@@ -139,6 +141,12 @@ class ChunkedSaver(Saver):
         if self._closed:
             message = f"{self!r} is closed; make a new saver"
             raise ClosedError(message)
+        if self._left:
+            message = (
+                f"{self!r} came without its credentials, which don't travel in pickles: give them "
+                "in the environment (AWS_ACCESS_KEY_ID, ...), or make the saver in the worker"
+            )
+            raise InvalidInputError(message)
         if self._session is None or self._session.pid != os.getpid():
             require_folder(self._location)
             fmt = self.make_format()
@@ -175,13 +183,22 @@ class ChunkedSaver(Saver):
             self._leave()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "file_path": self.file_path,
-            "settings": {n: getattr(self.settings, n) for n in self.settings.model_fields_set},
-        }
+        """Everything but credentials, which stay in the process that was given them."""
+        settings = {n: getattr(self.settings, n) for n in self.settings.model_fields_set}
+        path: object = self.file_path
+        if isinstance(path, str):
+            path = without_secrets(path) if "://" in path else path
+        elif getattr(self._location.store, "secrets", ()):
+            message = f"{self!r} holds credentials in its store object: make it in the worker"
+            raise InvalidTypeError(message)
+        if options := settings.get("storage_options"):
+            settings["storage_options"] = harmless(options)
+        left = path != self.file_path or options != settings.get("storage_options")
+        return {"file_path": path, "settings": settings, "left": left or self._left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         type(self).__init__(self, state["file_path"], **state["settings"])
+        self._left = state["left"]
 
     # -- save --------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class SaverSettings(BaseModel):
     dtype: Any = None
     fill_value: Any = None
     durability: Literal["none", "process", "power"] = "process"
-    storage_options: Mapping[str, Any] | None = None
+    storage_options: Mapping[str, Any] | None = Field(default=None, repr=False)
     max_inflight_bytes: int = Field(default=256 << 20, gt=0)
 
     @field_validator("dataset_name")
@@ -72,10 +72,15 @@ def make_settings(owner: str, **given: Any) -> SaverSettings:
     try:
         return SaverSettings(**given)
     except ValidationError as error:
-        first = error.errors()[0]
-        keyword = ".".join(str(part) for part in first["loc"][:1])
-        if keyword == "approach":
-            message = f"{owner}: expected approach one of {APPROACHES}, got {given['approach']!r}"
-        else:
-            message = f"{owner}: {keyword}={first['input']!r}: {first['msg']}"
-        raise InvalidInputError(message) from None
+        message = _explain(owner, error, given)
+    raise InvalidInputError(message)
+
+
+def _explain(owner: str, error: ValidationError, given: Mapping[str, Any]) -> str:
+    first = error.errors()[0]
+    keyword = ".".join(str(part) for part in first["loc"][:1])
+    if keyword == "approach":
+        return f"{owner}: expected approach one of {APPROACHES}, got {given['approach']!r}"
+    if keyword == "storage_options":  # never shown: it may hold credentials
+        return f"{owner}: expected storage_options as a mapping of names to settings"
+    return f"{owner}: {keyword}={first['input']!r}: {first['msg']}"

@@ -12,15 +12,17 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from savers._secrets import masked, secrets_of, shows, without_secrets
 from savers.errors import FormatError, InvalidInputError, InvalidTypeError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 __all__ = ["LocalStore", "Location", "MappingStore", "Store", "locate"]
 
@@ -142,6 +144,9 @@ class LocalStore:
 
     def stage(self, token: str, data: Bytes) -> str:
         """Write an object aside; `publish` moves it to its key in one step."""
+        if self.scratch not in self._known:
+            make_side_folder(self.scratch.parent)
+            make_side_folder(self.scratch)
         self._create(self.scratch / token, data)
         return token
 
@@ -192,7 +197,7 @@ class LocalStore:
         self._note(path.parent)
 
     def _open_new(self, path: Path) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         self._ensure_folder(path.parent)
         try:
             return os.open(path, flags, 0o666)
@@ -215,6 +220,25 @@ class LocalStore:
             self._unsynced.add(folder)
 
 
+def make_side_folder(folder: Path) -> None:
+    """Make a folder of side files, for its owner alone; a link in its place is refused.
+
+    Raises
+    ------
+    StorageError
+        A symbolic link or something that is no folder lies there.
+    """
+    with storage_errors("make the folder", folder):
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            mode = folder.lstat().st_mode
+            if not stat.S_ISDIR(mode):
+                code = errno.ELOOP if stat.S_ISLNK(mode) else errno.ENOTDIR
+                message = f"expected a folder, not a link or a file; move it away: {folder}"
+                raise StorageError(code, message) from None
+
+
 def _sync_folder(folder: Path) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -233,11 +257,22 @@ class MappingStore:
     """A mutable mapping of keys to bytes: fsspec mappings, zarr's memory store, a dict.
 
     Such stores promise neither a rename nor conditional writes.
+
+    Parameters
+    ----------
+    mapping : mutable mapping of str to bytes
+    name : str
+        For messages, without credentials.
+    secrets : collection of str
+        Texts that no message may show, whatever the store says.
     """
 
-    def __init__(self, mapping: MutableMapping[str, Any], name: str) -> None:
+    def __init__(
+        self, mapping: MutableMapping[str, Any], name: str, secrets: Collection[str] = ()
+    ) -> None:
         self.mapping = mapping
         self.name = name
+        self.secrets = secrets
 
     def get(self, key: str) -> bytes | None:
         with self._errors("read", key):
@@ -279,9 +314,17 @@ class MappingStore:
         except StorageError:
             raise
         except Exception as error:
-            code = getattr(error, "errno", None) or errno.EIO
-            message = f"can't {operation} {key} in {self.name}: {error}"
-            raise StorageError(code, message) from error
+            failure = self._failure(error, f"can't {operation} {key} in {self.name}")
+            if not shows(error, self.secrets):
+                raise failure from error
+            try:
+                raise failure from None
+            finally:
+                failure.__context__ = None  # nothing leads back to the text with the secret
+
+    def _failure(self, error: Exception, what: str) -> StorageError:
+        code = getattr(error, "errno", None) or errno.EIO
+        return StorageError(code, masked(f"{what}: {error}", self.secrets))
 
 
 class ZarrMemory(MappingStore):
@@ -355,7 +398,8 @@ def locate(
         return _locate_zarr(target, synced=synced)
     if kind.startswith("obstore."):
         mapping = ObstoreMapping(target)
-        return Location(kind, f"object:{id(target)}", None, MappingStore(mapping, kind))
+        secrets = secrets_of("", getattr(target, "config", None))
+        return Location(kind, f"object:{id(target)}", None, MappingStore(mapping, kind, secrets))
     if isinstance(target, MutableMapping):
         return _locate_mapping(target, synced=synced)
     message = f"expected a path, URL, mapping or store, got {type(target).__name__}"
@@ -399,26 +443,27 @@ def _refuse_mangled_url(text: str) -> None:
     mangled = re.match(r"([a-z][a-z0-9+.-]+):/", text)
     if mangled:
         scheme = mangled.group(1)
-        message = f"expected a path, or a URL {scheme}://..., got {text!r} (a URL made a Path?)"
+        shown = without_secrets(text.replace(":/", "://", 1)).replace("://", ":/", 1)
+        message = f"expected a path, or a URL {scheme}://..., got {shown!r} (a URL made a Path?)"
         raise InvalidInputError(message)
 
 
 def _locate_url(scheme: str, url: str, options: Mapping[str, Any] | None) -> Location:
-    shown = re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
+    shown, secrets = without_secrets(url), secrets_of(url, options)
     if scheme in _OBSTORE and not options:
         from obstore.store import from_url
 
         mapping: MutableMapping[str, Any] = ObstoreMapping(from_url(url))
-        return Location(shown, shown, None, MappingStore(mapping, shown))
+        return Location(shown, shown, None, MappingStore(mapping, shown, secrets))
     import fsspec
 
-    if scheme not in fsspec.available_protocols():
+    if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
         message = (
             f"unknown URL scheme {scheme!r} in {shown}; known are file, s3, gs, az, memory, ..."
         )
         raise InvalidInputError(message)
     mapping = fsspec.get_mapper(url, **dict(options or {}))
-    return Location(shown, shown, None, MappingStore(mapping, shown))
+    return Location(shown, shown, None, MappingStore(mapping, shown, secrets))
 
 
 def _locate_zarr(store: Any, *, synced: bool) -> Location:
@@ -455,8 +500,10 @@ def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Locat
     protocol = getattr(filesystem, "protocol", None)
     if protocol and hasattr(mapping, "root"):
         scheme = protocol if isinstance(protocol, str) else protocol[0]
-        identity = f"{scheme}://{mapping.root}"
-        return Location(identity, identity, None, MappingStore(mapping, identity))
+        root = str(mapping.root)
+        identity = without_secrets(root if "://" in root else f"{scheme}://{root}")
+        secrets = secrets_of(root, getattr(filesystem, "storage_options", None))
+        return Location(identity, identity, None, MappingStore(mapping, identity, secrets))
     return Location(name, f"object:{id(mapping)}", None, MappingStore(mapping, name))
 
 

@@ -1,0 +1,79 @@
+"""Credentials in URLs and storage options: found, and kept out of every text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+__all__ = ["harmless", "masked", "secrets_of", "shows", "without_secrets"]
+
+#: Texts shorter than this would mask half of every message.
+SHORTEST_SECRET = 4
+#: Storage options that messages may show.
+HARMLESS = (
+    "asynchronous",
+    "bucket",
+    "endpoint",
+    "endpoint_url",
+    "protocol",
+    "region",
+    "region_name",
+)
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without user, password, query and fragment."""
+    return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url, maxsplit=1)[0])
+
+
+def secrets_of(url: str, options: Mapping[str, Any] | None) -> frozenset[str]:
+    """Return the texts of a URL and of storage options that nobody else may read."""
+    parts = urlsplit(url)
+    found = [parts.password, *(value for _, value in parse_qsl(parts.query)), *_texts(options)]
+    return frozenset(text for text in found if text and len(text) >= SHORTEST_SECRET)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            if name not in HARMLESS:
+                yield from _texts(part)
+
+
+def harmless(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the storage options that anybody may see.
+
+    >>> harmless({"key": "me", "anon": False, "client_kwargs": {"endpoint_url": "http://here"}})
+    {'anon': False, 'client_kwargs': {'endpoint_url': 'http://here'}}
+    """
+    kept: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            kept[name] = harmless(value)
+        elif name in HARMLESS or isinstance(value, (int, float, type(None))):
+            kept[name] = value
+    return kept
+
+
+def masked(text: str, secrets: Collection[str]) -> str:
+    """Return a text with every secret replaced by asterisks."""
+    for secret in secrets:
+        text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
+    return text
+
+
+def shows(error: BaseException | None, secrets: Collection[str]) -> bool:
+    """Return whether an error, or one behind it, shows a secret."""
+    while error is not None:
+        text = f"{error}{error!r}"
+        if masked(text, secrets) != text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
