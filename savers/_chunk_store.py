@@ -7,10 +7,10 @@ after its record; any other goes straight to its key.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from urllib.parse import quote
 import numpy as np
 from crc32c import crc32c
 
+from savers._engine import Engine
 from savers._state import ArrayState
 from savers._store import LocalStore
 from savers.errors import FormatError
@@ -73,7 +74,7 @@ class ChunkStore:
         self.format = fmt
         self.mark = quote(dataset, safe="") + "@"
         self._codecs: dict[tuple[str, int], ChunkCodec] = {}
-        self._threads: ThreadPoolExecutor | None = None
+        self._engine = Engine()
         self._unrenamed: list[tuple[str, str]] = []
 
     def codec(self, layout: ArrayLayout) -> ChunkCodec:
@@ -89,16 +90,8 @@ class ChunkStore:
         """Encode and write chunks side by side; after a failure none of them is left aside."""
         if not blocks:
             return []
-        if self._threads is None:
-            count = min(4, os.cpu_count() or 1)
-            self._threads = ThreadPoolExecutor(count, thread_name_prefix="savers-encode")
-        futures = [self._threads.submit(self._put, state, *block) for block in blocks]
-        done, errors = [], []
-        for future in futures:
-            try:
-                done.append(future.result())
-            except BaseException as error:  # noqa: BLE001 -- raised below, once all have ended
-                errors.append(error)
+        calls = [functools.partial(self._put, state, *block) for block in blocks]
+        done, errors = self._engine.run(calls)
         if errors:
             self.drop(done)
             raise errors[0]
@@ -201,9 +194,7 @@ class ChunkStore:
 
     def close(self) -> None:
         """End the threads. Idempotent."""
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=True)
+        self._engine.close()
         self._codecs.clear()
         self._unrenamed.clear()
 

@@ -132,16 +132,12 @@ class Lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if _create(self.path, mine):
                 return True
-            found = read_holder(self.path)
-            if found is not None and not is_dead(found, time.time()):
-                return False
-            return self._take_over(mine)
+            return is_abandoned(self.path) and self._take_over(mine)
 
     def _take_over(self, mine: Holder) -> bool:
         """Replace a dead holder; only one process at a time gets to look and replace."""
         with _exclusive(self.path.with_name(self.path.name + ".takeover"), mine):
-            found = read_holder(self.path)
-            if found is not None and not is_dead(found, time.time()):
+            if not is_abandoned(self.path):
                 return False
             aside = self.path.with_name(f"{self.path.name}.{mine.token}")
             _write(aside, mine)
@@ -198,6 +194,17 @@ def read_holder(path: Path) -> Holder | None:
         return None
 
 
+def is_abandoned(path: Path) -> bool:
+    """Return whether a lock file names a dead holder, or nobody.
+
+    Its content is there before its name, so that only a power cut can have taken it.
+    """
+    found = read_holder(path)
+    if found is not None:
+        return is_dead(found, time.time())
+    return path.is_file() and not path.is_symlink() and read_holder(path) is None
+
+
 def _write(path: Path, holder: Holder) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
@@ -231,11 +238,11 @@ def _exclusive(path: Path, mine: Holder) -> Iterator[None]:
     deadline = time.monotonic() + PATIENCE
     with _queue(path.parent, deadline):
         while not _create(path, mine):
-            found = read_holder(path)
-            if found is not None and is_dead(found, time.time()):
+            if is_abandoned(path):
                 with contextlib.suppress(OSError):
                     path.unlink()
             elif time.monotonic() >= deadline:
+                found = read_holder(path)
                 message = f"{path} is held by {found.describe() if found else 'another process'}"
                 raise StoreInUseError(message)
             else:
@@ -268,6 +275,8 @@ def _queue(folder: Path, deadline: float) -> Iterator[None]:
 @contextlib.contextmanager
 def moment(path: Path) -> Iterator[None]:
     """Hold `path` for a short critical section between processes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusive(path, current_holder()):
+    with contextlib.ExitStack() as stack:
+        with storage_errors("lock", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_exclusive(path, current_holder()))
         yield
