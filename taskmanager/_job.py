@@ -100,5 +100,7 @@ def _opened(saver: Saver, call: Call) -> Iterator[JobLedger]:
             except Exception as error:
                 emit("flush_failed", logging.ERROR, error=repr(error))
         raise
-    saver.flush()
-    ledger.close()
+    try:
+        saver.flush()
+    finally:
+        ledger.close()
