@@ -7,10 +7,12 @@ import dataclasses
 import os
 import subprocess
 import sys
+import warnings
 from collections import namedtuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -71,7 +73,18 @@ def test_forms_2_and_3_overwrite_then_update(path: Path) -> None:
     np.testing.assert_array_equal(read(path, "daily_metrics"), expected)
 
 
-def test_form_4_a_store_instead_of_a_path() -> None:
+def test_form_4_a_mapping_store_instead_of_a_path() -> None:
+    store = fsspec.filesystem("memory").get_mapper("/form-4/zarr-data")
+    saver = ZarrSaver(store, dataset_name="remote_dataset", approach="append")
+    with saver, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such stores promise less, and the saver says so
+        TaskManager(MyTask).submit_tasks(range(5), saver, save_interval=2)
+    found = zarr.open_group(store, mode="r")["remote_dataset"][...]
+    np.testing.assert_array_equal(found, table(range(5)))
+    fsspec.filesystem("memory").rm("/form-4", recursive=True)
+
+
+def test_form_4_a_zarr_store() -> None:
     store: dict[str, Any] = {}
     memory = zarr.storage.MemoryStore(store)
     with ZarrSaver(memory, dataset_name="remote_dataset", approach="append") as saver:
