@@ -297,3 +297,33 @@ def test_plan_advises_shards_where_there_would_be_many_files(capsys):
 def test_plan_refuses_nonsense(arguments, capsys):
     assert main(["plan", *arguments]) == 2
     assert "expected" in capsys.readouterr().err
+
+
+DIES = """
+import os, sys, numpy as np, savers
+from savers import _ledger
+from savers._chunk_store import ChunkStore
+
+mode, path = sys.argv[1:]
+die = lambda *given: os._exit(9)
+if mode == "open":
+    ChunkStore.finish_renames = die
+    savers.ZarrSaver(path, "a").save([1.0])
+ChunkStore.rename_staged = lambda self: die() if self._unrenamed else None
+if mode == "compact":
+    _ledger.COMPACT_BYTES = -(1 << 40)
+savers.ZarrSaver(path, "a", approach="update").save(np.full(8, 7.0), indices=slice(0, 8))
+"""
+
+
+@pytest.mark.xfail(strict=True, reason="a new stream forgets which chunks wait to be renamed")
+@pytest.mark.parametrize("crashes", [["update", "open"], ["compact"]], ids=["open", "append"])
+def test_a_crash_between_compaction_and_renames_loses_nothing(tmp_path, crashes):
+    path = tmp_path / "out.zarr"
+    with ZarrSaver(path, "a", chunks=2) as saver:
+        saver.save(np.arange(8.0))
+    for mode in crashes:
+        assert python("-c", DIES, mode, str(path)).returncode == 9
+    recover(path)
+    assert zarr.open_group(path, mode="r")["a"][:].tolist() == [7.0] * 8
+    assert main(["verify", str(path)]) == 0
