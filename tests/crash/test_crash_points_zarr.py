@@ -1,0 +1,68 @@
+"""ZarrSaver killed, refused and cut off at chosen calls (tests/torture.py tries all of them)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash.zarr_cases import Judge, cases, refusal
+from tests.faults import (
+    ForkServer,
+    crash_points,
+    fail_points,
+    power_cuts,
+    skip_without_faults,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.crash.zarr_cases import Case
+
+SPREAD = 6
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    skip_without_faults()
+    with ForkServer(preload=["numpy.ma", "zarr", "savers", "taskmanager"]) as server:
+        yield server
+
+
+@pytest.fixture(params=cases(), ids=lambda case: case.name.replace(" ", "-"))
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture
+def start(case: Case, server: ForkServer, tmp_path: Path) -> Path:
+    return case.start_state(server, tmp_path / "start-state")
+
+
+def test_killed_at_any_call(case, server, start, tmp_path):
+    judge = Judge(case, server, start, tmp_path)
+    wrong = []
+    for outcome in crash_points(judge.program, tmp_path, start, spread=SPREAD):
+        wrong += judge.after(outcome)
+    assert wrong == []
+
+
+def test_refused_at_any_call(case, server, start, tmp_path, request):
+    if case.name == "task manager":
+        reason = "a flush that fails at the end of a call leaves the saver in use"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+    judge = Judge(case, server, start, tmp_path)
+    wrong = []
+    for outcome in fail_points(judge.program, tmp_path, start, spread=SPREAD):
+        wrong += refusal(outcome) + judge.after(outcome)
+    assert wrong == []
+
+
+def test_power_cut_at_any_call(case, server, start, tmp_path):
+    judge = Judge(case, server, start, tmp_path, durability="power")
+    wrong = []
+    for outcome in power_cuts(judge.program, tmp_path, start, count=SPREAD // 2):
+        wrong += judge.after(outcome)
+    assert wrong == []
