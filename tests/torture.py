@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.crash.zarr_cases import Judge, cases, refusal
-from tests.faults import ForkServer, crash_points, fail_points, power_cuts, unavailable
+from tests.faults import (
+    ForkServer,
+    crash_points,
+    double_crashes,
+    fail_points,
+    power_cuts,
+    unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +41,7 @@ def kinds(cuts: int, spread: int | None) -> dict[str, tuple[Strike, dict[str, st
     ordered = functools.partial(power_cuts, count=cuts, ordered=True)
     return {
         "killed": (functools.partial(crash_points, spread=spread), {}),
+        "killed twice": (functools.partial(double_crashes, count=cuts), {}),
         "refused": (functools.partial(fail_points, spread=spread), {}),
         "power cut": (strict, {"durability": "power"}),
         "power cut, ordered": (ordered, {"durability": "power"}),

@@ -10,6 +10,7 @@ from tests.crash.zarr_cases import Judge, cases, refusal
 from tests.faults import (
     ForkServer,
     crash_points,
+    double_crashes,
     fail_points,
     power_cuts,
     skip_without_faults,
@@ -57,6 +58,14 @@ def test_refused_at_any_call(case, server, start, tmp_path, request):
     wrong = []
     for outcome in fail_points(judge.program, tmp_path, start, spread=SPREAD):
         wrong += refusal(outcome) + judge.after(outcome)
+    assert wrong == []
+
+
+def test_killed_and_killed_again_while_it_recovers(case, server, start, tmp_path):
+    judge = Judge(case, server, start, tmp_path)
+    wrong = []
+    for outcome in double_crashes(judge.program, tmp_path, start, count=SPREAD // 2):
+        wrong += judge.after(outcome)
     assert wrong == []
 
 

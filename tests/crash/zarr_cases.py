@@ -355,7 +355,8 @@ class Judge:
 
     def _executions(self, outcome: Outcome, first: int, second: int) -> list[str]:
         """Every interruption may cost two intervals, and the item that is running."""
-        interruptions = 1 + outcome.result.stdout.count("refused")
+        stdout = outcome.result.stdout
+        interruptions = 1 + stdout.count("refused") + stdout.count("killed")
         items = len(next(iter(self.case.final.values())))
         most = items + interruptions * (2 * self.case.interval + 1)
         if not self.case.interval or first + second <= most:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._fault import Call, Fault, Result, fail, kill
 from ._library import skip_without_faults, unavailable
-from ._points import Outcome, crash_points, fail_points, power_cuts
+from ._points import Outcome, crash_points, double_crashes, fail_points, power_cuts
 from ._program import Command, ForkServer, Program
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Program",
     "Result",
     "crash_points",
+    "double_crashes",
     "fail",
     "fail_points",
     "kill",

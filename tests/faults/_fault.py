@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 When = Literal["before", "half", "after"]
 ACTIONS = ("record", "kill", "fail")  # in the order of faults.c
-MODES = ("before", "half", "after")
+MODES: tuple[When, ...] = ("before", "half", "after")
 SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 

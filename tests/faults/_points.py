@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import random
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ._fault import SPACE_ERRORS, Call, Fault, Result, When, fail, kill
+from ._fault import MODES, SPACE_ERRORS, Call, Fault, Result, When, fail, kill
 from ._powercut import surviving_state
 
 if TYPE_CHECKING:
@@ -55,8 +55,38 @@ def crash_points(
         Try this many of the points, the same in every run, instead of all.
     """
     calls = _calls(program, scratch, start)
-    faults = [kill(call.n, w) for call in calls for w in when if w != "half" or call.divisible]
-    yield from _strike(program, scratch, start, _some(faults, spread))
+    yield from _strike(program, scratch, start, _some(_kills(calls, when), spread))
+
+
+def double_crashes(
+    program: Program,
+    scratch: Path,
+    start: Path | None = None,
+    *,
+    count: int = 20,
+    seed: int = 0,
+) -> Iterator[Outcome]:
+    """Kill `program` at a random call, and the next run, which recovers, at another one.
+
+    `Outcome.result` is that of the second run; its stdout begins with that of the first run and a
+    line ``killed``. `count` pairs are tried, drawn by `seed`.
+    """
+    rng = random.Random(seed)
+    faults = _kills(_calls(program, scratch, start), MODES)
+    for number in range(count):
+        root = _fresh(scratch / f"double-{number}", start)
+        first = program.run(root, rng.choice(faults))
+        again = _kills(_calls(program, scratch, root), MODES)
+        if again:  # none when the first run was killed after its last change
+            fault = rng.choice(again)
+            second = program.run(root, fault)
+            both = f"{first.stdout}killed\n{second.stdout}"
+            yield Outcome(fault, root, replace(second, stdout=both))
+        shutil.rmtree(root)
+
+
+def _kills(calls: Sequence[Call], when: Sequence[When]) -> list[Fault]:
+    return [kill(call.n, w) for call in calls for w in when if w != "half" or call.divisible]
 
 
 def fail_points(

@@ -16,6 +16,7 @@ from tests.faults import (
     Command,
     ForkServer,
     crash_points,
+    double_crashes,
     fail,
     fail_points,
     kill,
@@ -198,6 +199,18 @@ def test_a_killed_program_takes_its_children_with_it(writer, root):
     result = writer("leave_orphan").run(root, kill(2))
     assert result.returncode == -signal.SIGKILL
     assert not Path(f"/proc/{int(result.stdout)}").exists()
+
+
+def test_the_run_after_a_kill_is_killed_too(writer, tmp_path):
+    seen = set()
+    for outcome in double_crashes(writer("append_lines", lines=3), tmp_path, count=12):
+        first, killed, second = outcome.result.stdout.partition("killed\n")
+        assert killed
+        assert outcome.result.returncode == -signal.SIGKILL
+        there = (outcome.root / "log").read_bytes() if (outcome.root / "log").exists() else b""
+        assert there.count(b"line") >= len(first.split()) + len(second.split())
+        seen.add((len(first.split()), len(second.split())))
+    assert len(seen) > 4
 
 
 # ---- failing ----
