@@ -6,6 +6,7 @@ by value or not at all; `split_fields` turns results of several parts into one b
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -143,8 +144,10 @@ def _stack(items: list[Any], name: str) -> NDArray[Any]:
         return np.zeros(0)
     if {type(item) for item in items} in ({int}, {float}, {bool}, {complex}):
         block = np.asarray(items)
-        if block.dtype.kind in _SCALAR_KINDS[type(items[0])]:  # not so for [-1, 2**63]
+        if block.dtype.kind in _SCALAR_KINDS[type(items[0])]:
             return block
+        with contextlib.suppress(OverflowError):  # [2**63, 1] is float64 to NumPy
+            return np.array(items, np.uint64)
     blocks = [as_result(item, f"{name}[{position}]") for position, item in enumerate(items)]
     _require_alike(blocks, name)
     return _joined(blocks, name)

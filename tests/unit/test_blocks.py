@@ -182,6 +182,7 @@ def test_what_is_no_array_is_refused_naming_the_first_odd_item(data, error, says
         ([1, 2, 3], np.array([1, 2, 3])),
         ([1, 2.5], np.array([1.0, 2.5])),
         ([2**63, 2**64 - 1], np.array([2**63, 2**64 - 1], "u8")),
+        ([2**63 + 1, 1], np.array([2**63 + 1, 1], "u8")),
         (range(3), np.arange(3)),
         ((1, 2), np.array([1, 2])),
         (7, np.array([7])),
