@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 
 from savers._frames import Frame, encode_frame, raw_offset, read_frames
 from savers._state import PieceRef, State
-from savers._store import storage_errors, write_all
+from savers._store import make_side_folder, storage_errors, sync_folder, write_all
 from savers.errors import LedgerCorruptedError, StorageError
 
 if TYPE_CHECKING:
@@ -68,20 +68,17 @@ class FileStream:
                 if self.synced:
                     os.fsync(descriptor)
                 os.replace(aside, self.path)
-                self._sync_folder()
+                self._sync_folders()
             except BaseException:
                 os.close(descriptor)
                 raise
         self.size = sum(map(len, frames))
         self._descriptor = descriptor
 
-    def _sync_folder(self) -> None:
+    def _sync_folders(self) -> None:
         if self.synced:
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self.path.parent)
+            sync_folder(self.path.parent.parent)
 
     def append(self, frame: bytes) -> int:
         """Append one frame whole or not at all; return where it begins."""
@@ -217,6 +214,10 @@ class Home:
             return _mapped(self.folder / f"{name}.log")
         store = self._store()
         keys = sorted(store.list(f"{self.prefix}{name}/"))
+        for number, key in enumerate(keys):
+            if not key.endswith(f"/{number:012d}"):
+                message = f"ledger {name} lacks its record object number {number}"
+                raise LedgerCorruptedError(message)
         return memoryview(b"".join(store.get(key) or b"" for key in keys))
 
     def set_aside(self, name: str) -> str:
@@ -346,7 +347,7 @@ class Ledger:
         stream = self.home.stream(name, synced=self.synced)
         frames = [encode_frame(record, raw) for record, raw in records]
         if self.home.folder is not None:
-            self.home.folder.mkdir(parents=True, exist_ok=True)
+            make_side_folder(self.home.folder)
         stream.create(frames)
         self._replace_stream(stream, name, frames)
         self._lost = False

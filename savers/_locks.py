@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from savers._store import storage_errors
+from savers._store import make_side_folder, refuse_link, storage_errors
 from savers.errors import StoreInUseError
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ class Lock:
 
     def _try(self, mine: Holder) -> bool:
         with storage_errors("lock", self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_side_folder(self.path.parent)
+            refuse_link(self.path)
             if _create(self.path, mine):
                 return True
             return is_abandoned(self.path) and self._take_over(mine)
@@ -277,6 +278,7 @@ def moment(path: Path) -> Iterator[None]:
     """Hold `path` for a short critical section between processes."""
     with contextlib.ExitStack() as stack:
         with storage_errors("lock", path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_side_folder(path.parent)
+            refuse_link(path)
             stack.enter_context(_exclusive(path, current_holder()))
         yield

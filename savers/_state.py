@@ -265,6 +265,7 @@ class State:
             "finish": _fold_finish,
             "settings": _fold_settings,
             "clean": _fold_clean,
+            "staged": _fold_staged,
         }
         self.staged = {}
         fold[record["kind"]](self, record, raw, raw_at)
@@ -279,6 +280,8 @@ class State:
             yield _job_record(job)
         for name, generation in self.stale.items():
             yield {"kind": "replace", "array": name, "stale": generation}, []
+        if self.staged:
+            yield {"kind": "staged", "chunks": list(self.staged.items())}, []
 
 
 # -- folding -------------------------------------------------------------------------------------
@@ -307,7 +310,7 @@ def _fold_array(state: State, record: dict[str, Any], raw: memoryview, raw_at: i
     array.adopted = record.get("adopted", False)
     if record.get("rows"):
         array.settle((0,), (record["rows"],), ItemStatus.DONE)
-    _note_pieces(array, record.get("pieces", []), raw_at)
+    _note_pieces(array, record.get("pieces", []), raw_at, len(raw))
     table = state.pending if record.get("pending") else state.arrays
     table[layout.name] = array
 
@@ -327,9 +330,10 @@ def _shape(given: list[int] | None) -> Index | None:
     return None if given is None else tuple(given)
 
 
-def _note_pieces(array: ArrayState, pieces: list[list[Any]], raw_at: int) -> None:
+def _note_pieces(array: ArrayState, pieces: list[list[Any]], raw_at: int, room: int) -> None:
+    """Note pieces whose bytes lie among the `room` raw bytes of a record."""
     for chunk, start, shape, offset, size in pieces:
-        require_sane(math.prod(shape), offset)
+        require_sane(max(math.prod(shape), size), min(offset, room - offset - size))
         piece = PieceRef(raw_at + offset, size, tuple(start), tuple(shape))
         array.loose.setdefault(tuple(chunk), []).append(piece)
 
@@ -342,7 +346,7 @@ def _fold_commit(state: State, record: dict[str, Any], raw: memoryview, raw_at: 
         if array is None:
             continue
         _note_chunks(state, array, entry.get("chunks", ()))
-        _note_pieces(array, entry.get("pieces", ()), raw_at)
+        _note_pieces(array, entry.get("pieces", ()), raw_at, len(raw))
         for start, stop, status in entry.get("cells", ()):
             array.settle(tuple(start), tuple(stop), status)
     if "job" in record:
@@ -428,6 +432,12 @@ def _forget_jobs(state: State, name: str, job_id: int | None) -> None:
 
 def _fold_clean(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:
     state.stale.pop(record["array"], None)
+
+
+def _fold_staged(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:
+    """What a snapshot still has to say of renames that may not have taken place."""
+    for token, (name, generation, index) in record["chunks"]:
+        state.staged[token] = (name, generation, tuple(index))
 
 
 def _fold_job(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:

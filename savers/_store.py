@@ -183,7 +183,7 @@ class LocalStore:
         pending, self._unsynced = self._unsynced, set()
         for folder in pending:
             with storage_errors("sync", folder):
-                _sync_folder(folder)
+                sync_folder(folder)
 
     def _create(self, path: Path, data: Bytes) -> None:
         with storage_errors("write", path):
@@ -239,7 +239,21 @@ def make_side_folder(folder: Path) -> None:
                 raise StorageError(code, message) from None
 
 
-def _sync_folder(folder: Path) -> None:
+def refuse_link(path: Path) -> None:
+    """Refuse a symbolic link in the place of a side file.
+
+    Raises
+    ------
+    StorageError
+        There is one.
+    """
+    if path.is_symlink():
+        message = f"expected a file of ours, not a link; move it away: {path}"
+        raise StorageError(errno.ELOOP, message)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the entries of a folder survive a power cut; no error where it is gone."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -451,9 +465,14 @@ def _refuse_mangled_url(text: str) -> None:
 def _locate_url(scheme: str, url: str, options: Mapping[str, Any] | None) -> Location:
     shown, secrets = without_secrets(url), secrets_of(url, options)
     if scheme in _OBSTORE and not options:
+        from obstore.exceptions import BaseError
         from obstore.store import from_url
 
-        mapping: MutableMapping[str, Any] = ObstoreMapping(from_url(url))
+        try:
+            mapping: MutableMapping[str, Any] = ObstoreMapping(from_url(url))
+        except (BaseError, ValueError) as error:
+            message = f"can't use {shown}: {masked(str(error), secrets)}"
+            raise InvalidInputError(message) from None
         return Location(shown, shown, None, MappingStore(mapping, shown, secrets))
     import fsspec
 

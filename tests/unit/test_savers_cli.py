@@ -316,7 +316,6 @@ savers.ZarrSaver(path, "a", approach="update").save(np.full(8, 7.0), indices=sli
 """
 
 
-@pytest.mark.xfail(strict=True, reason="a new stream forgets which chunks wait to be renamed")
 @pytest.mark.parametrize("crashes", [["update", "open"], ["compact"]], ids=["open", "append"])
 def test_a_crash_between_compaction_and_renames_loses_nothing(tmp_path, crashes):
     path = tmp_path / "out.zarr"

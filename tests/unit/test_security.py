@@ -177,7 +177,6 @@ def test_a_link_in_place_of_a_chunk_is_refused_or_replaced(tmp_path, victim):
     assert victim.read_text() == "untouched"
 
 
-@pytest.mark.xfail(strict=True, reason="the lock makes the ledger folder with the umask's mode")
 def test_side_files_are_for_their_owner_alone(tmp_path):
     old = os.umask(0)
     try:
