@@ -130,12 +130,7 @@ def test_a_bucket_reaches_the_network_and_its_error_names_it(tmp_path, monkeypat
         ("/", ValueError, "root folder"),
         (None, TypeError, "expected a path, URL, mapping or store, got NoneType"),
         (5, TypeError, "got int"),
-        pytest.param(
-            "az://box/x",
-            ValueError,
-            "az://box/x.*Account must be specified",
-            marks=pytest.mark.xfail(reason="obstore's own error comes through", strict=True),
-        ),
+        ("az://box/x", ValueError, "az://box/x.*Account must be specified"),
         ([], TypeError, "got list"),
     ],
     ids=str,
