@@ -47,27 +47,34 @@ def threads() -> dict[object, str]:
 
 
 def processes() -> dict[object, str]:
-    found = psutil.Process().children(recursive=True)
-    found += [p for p in psutil.process_iter() if p.pid != os.getpid() and _is_ours(p.pid)]
-    return {p.pid: text for p in found if (text := _describe(p))}
+    """Return children, and whoever inherited the session's mark, also from a parent that died."""
+    threads_now = Path("/proc/self/task").glob("*/children")
+    found = {int(pid) for path in threads_now for pid in _read(path).split()}
+    found |= {pid for pid in psutil.pids() if pid != os.getpid() and _is_ours(pid)}
+    return {pid: text for pid in found if (text := _describe(pid))}
 
 
 def _is_ours(pid: int) -> bool:
+    return SESSION.encode() in _read(Path(f"/proc/{pid}/environ"))
+
+
+def _read(path: Path) -> bytes:
     try:
-        return SESSION.encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        return path.read_bytes()
     except OSError:  # gone, or somebody else's
-        return False
+        return b""
 
 
-def _describe(process: psutil.Process) -> str:
-    """Return what `process` is, nothing when it has ended or may stay."""
+def _describe(pid: int) -> str:
+    """Return what a process is, nothing when it has ended or may stay."""
     try:
+        process = psutil.Process(pid)
         command = " ".join(process.cmdline())
         ended = process.status() == psutil.STATUS_ZOMBIE and process.ppid() != os.getpid()
     except psutil.NoSuchProcess:
         return ""
     lasting = any(name in command for name in LASTING_PROCESSES)
-    return "" if ended or lasting else f"process {process.pid} ({command or 'zombie'})"
+    return "" if ended or lasting else f"process {pid} ({command or 'zombie'})"
 
 
 def files() -> dict[object, str]:
@@ -99,9 +106,9 @@ def _foreign(name: str) -> bool:
 
 
 def _holds(pid: int, path: str) -> bool:
+    if path.encode() in _read(Path(f"/proc/{pid}/maps")):
+        return True
     try:
-        if path in Path(f"/proc/{pid}/maps").read_text():
-            return True
         fds = Path(f"/proc/{pid}/fd").iterdir()
         return any(os.readlink(fd) == path for fd in fds)
     except OSError:
