@@ -60,12 +60,17 @@ def tear_down(task: Task) -> None:
         log.warning("teardown() of %s failed", type(task).__name__, exc_info=True)
 
 
-def setup_failed(worker_id: int, error: BaseException) -> TaskManagerError:
-    """Return the error that ends a pool whose worker can't be prepared."""
+def setup_failed(worker_id: int, error: BaseException, remote: str = "") -> TaskManagerError:
+    """Return the error that ends a pool whose worker can't be prepared.
+
+    `remote` is the traceback where it does not travel with `error`.
+    """
     kind = type(error).__name__
     message = f"setup() failed in worker {worker_id} with {kind}: {error}; no item was run there"
     failure = TaskManagerError(message)
     failure.__cause__ = error
+    if remote:
+        failure.add_note(f"In the worker:\n{remote}")
     return failure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import traceback
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -156,7 +157,8 @@ def _prepared(shipped: _Shipped) -> tuple[Task, Context]:
             task = shipped.make_task()
             set_up(task, context)
         except BaseException as error:
-            raise setup_failed(0, error) from None
+            remote = traceback.format_exc() if shipped.payload else ""
+            raise setup_failed(0, error, remote) from error
         _here.prepared, _here.token = (task, context), shipped.token
     prepared: tuple[Task, Context] = _here.prepared
     return prepared

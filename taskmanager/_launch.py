@@ -100,6 +100,8 @@ class Launcher:
 
     def close(self) -> None:
         """Hang up, which kills all workers that are left, and wait until they are gone."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)  # also where a fork of the driver holds a copy
         self._line.close()
         try:
             self._process.wait(_END_SECONDS)

@@ -110,7 +110,7 @@ class ProcessPool:
 
     def wake(self) -> None:
         """Make a running (or else the next) `poll` return."""
-        with suppress(BlockingIOError):  # a full pipe wakes as well
+        with suppress(OSError):  # a full pipe wakes as well, a closed pool needs no waking
             if not self._closed:
                 os.write(self._bell_rope, b"!")
 
@@ -180,8 +180,8 @@ class ProcessPool:
             member.ready = True
             self._stillborn.clear()
         elif kind == UNPREPARED:
-            error, _ = pickle.loads(content)
-            self._error = self._error or setup_failed(member.worker_id, error)
+            error, text = pickle.loads(content)
+            self._error = self._error or setup_failed(member.worker_id, error, text)
         elif kind == UNLOADABLE:
             self._unloadable(member, *pickle.loads(content))
 

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -232,8 +233,9 @@ def test_teardown_runs_once_per_worker_where_setup_ran(open_pool, executor, tmp_
 def test_a_failing_setup_ends_the_pool_with_an_error_that_names_it(open_pool, executor):
     pool = open_pool(executor, BadSetup)
     pool.submit(works(1))
-    with pytest.raises(TaskManagerError, match=r"setup\(\) failed.*OSError: no model here"):
+    with pytest.raises(TaskManagerError, match=r"setup\(\) failed.*OSError: no model here") as info:
         gather(pool, 1)
+    assert 'raise OSError("no model here")' in "".join(traceback.format_exception(info.value))
 
 
 @pytest.mark.parametrize("executor", ["serial", "threads"])
