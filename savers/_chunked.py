@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -110,6 +111,7 @@ class ChunkedSaver(Saver):
         self._check_coords()
         self.agreed: set[tuple[str, int]] = set()  # arrays that agree with the settings
         self._session: Session | None = None
+        self._opening = threading.Lock()  # threads that save first must not open twice
         self._closed = False
         self._left = False  # True in a copy that came without its credentials
 
@@ -147,12 +149,12 @@ class ChunkedSaver(Saver):
                 "in the environment (AWS_ACCESS_KEY_ID, ...), or make the saver in the worker"
             )
             raise InvalidInputError(message)
-        if self._session is None or self._session.pid != os.getpid():
-            require_folder(self._location)
-            fmt = self.make_format()
-            self._session = self._shared_session(fmt)
-            self._leave = weakref.finalize(self, leave, self._session)
-        return self._session
+        with self._opening:
+            if self._session is None or self._session.pid != os.getpid():
+                require_folder(self._location)
+                self._session = self._shared_session(self.make_format())
+                self._leave = weakref.finalize(self, leave, self._session)
+            return self._session
 
     def _shared_session(self, fmt: Format) -> Session:
         session = session_for(self._location, self.dataset_name, fmt, synced=self._synced)
