@@ -70,11 +70,11 @@ class SerialPool:
         return ready
 
     def _run_slice(self) -> None:
-        task, ready = self._set_up(), self._ready
+        task, keep, limit = self._set_up(), self._ready.append, self._plan.timeout
         end = perf_counter() + SLICE
         while not self._woken:
             for outcome in self._running:
-                ready.append(self._in_time(outcome) if self._plan.timeout else outcome)
+                keep(outcome if limit is None else self._in_time(outcome, limit))
                 if perf_counter() > end:
                     return
             if not self._queue:
@@ -96,9 +96,8 @@ class SerialPool:
         self._task = task
         return task
 
-    def _in_time(self, outcome: Outcome) -> Outcome:
-        limit = self._plan.timeout
-        if limit is None or outcome.seconds <= limit or outcome.error is not None:
+    def _in_time(self, outcome: Outcome, limit: float) -> Outcome:
+        if outcome.seconds <= limit or outcome.error is not None:
             return outcome
         work = next(work for work in self._chunk if work.index == outcome.index)
         consequence = "executor='serial' can't end it early: use executor='processes'"

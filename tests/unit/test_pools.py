@@ -32,7 +32,9 @@ def open_pool():
     def make(executor, task, *, workers=2, kwargs=None, **settings):
         plan = TaskPlan(as_factory(task), kwargs or {}, **settings)
         if executor == "foreign":
-            executor = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))
+            context = get_context("forkserver")
+            context.set_forkserver_preload(["taskmanager"])
+            executor = ProcessPoolExecutor(workers, mp_context=context)
             made.append(executor.shutdown)
         pool = make_pool(executor, plan, workers)
         made.append(partial(pool.close, grace=5.0))
