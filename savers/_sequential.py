@@ -8,6 +8,8 @@ then its record: a crash between a `save` and its record saves that one batch ag
 from __future__ import annotations
 
 import os
+import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +62,11 @@ class SequentialLedger(JobLedger):
         if self._log is None:
             return _remembered_in_memory(self._saver)
         try:
-            return _replay(self._log.records())
+            records = self._log.records()
+            if self._log.lost(records):
+                self._log.set_aside()
+                records = []
+            return _replay(records)
         except BaseException:
             self._log.close()
             raise
@@ -94,6 +100,12 @@ class SequentialLedger(JobLedger):
             raise ClosedError("this ledger was closed: open the saver's jobs again")
         if self._log is not None:
             self._log.append(encode_frame(record, [digests]))
+
+    def note_store(self) -> None:
+        """Record, once, that the saver's file exists: should it be deleted, that is noticed."""
+        if self._log is not None and not self._log.store_noted and self._log.store.exists():
+            self.append({"kind": "store"})
+            self._log.store_noted = True
 
     def close(self) -> None:
         """Let other drivers in. Idempotent."""
@@ -179,6 +191,7 @@ class _SequentialWriter(JobWriter):
         digests = np.array([self._staged[position][0] for position in positions], np.uint64)
         record = {"kind": "done", "job": self.state.job_id, "at": _runs(positions)}
         self._ledger.append(record, digests.astype("<u8").tobytes())
+        self._ledger.note_store()
         for position in positions:
             self.state.settle(position, self._staged.pop(position)[0], ItemStatus.DONE)
 
@@ -237,7 +250,7 @@ def _settle_failure(state: JobState, failure: Failure) -> None:
 def _replay(records: list[tuple[dict[str, Any], bytes]]) -> list[JobState]:
     jobs: dict[int, JobState] = {}
     for record, raw in records:
-        kind, job_id = record["kind"], record["job"]
+        kind, job_id = record["kind"], record.get("job", -1)
         if kind == "job":
             jobs[job_id] = JobState(job_id, JobSpec(**record["spec"]), record["seed"])
         elif kind == "discard":
@@ -266,25 +279,31 @@ def _open_log(saver: Saver) -> _Log | None:
     path = getattr(saver, "file_path", None)
     if not isinstance(path, (str, os.PathLike)) or "://" in os.fspath(path):
         return None
-    return _Log(Path(os.fspath(path) + ".ledger"), subject=str(path))
+    return _Log(Path(os.fspath(path)))
 
 
 class _Log:
     """A file of frames that grows at its end."""
 
-    def __init__(self, folder: Path, subject: str) -> None:
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.store_noted = False
+        folder = store.with_name(store.name + ".ledger")
         self._path = folder / "sequential.log"
-        self._lock = Lock(folder / "sequential.lock", subject)
+        self._lock = Lock(folder / "sequential.lock", str(store))
         self._lock.acquire()
+        self._size = 0
         self._descriptor = -1
         try:
-            with storage_errors("open", self._path):
-                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._descriptor = os.open(self._path, flags, 0o600)
+            self._open()
         except BaseException:
             self.close()
             raise
-        self._size = 0
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        with storage_errors("open", self._path):
+            self._descriptor = os.open(self._path, flags, 0o600)
 
     def records(self) -> list[tuple[dict[str, Any], bytes]]:
         """Return every record; a torn last one is cut off."""
@@ -295,6 +314,26 @@ class _Log:
         with storage_errors("truncate", self._path):
             os.ftruncate(self._descriptor, self._size)
         return [(frame.record, bytes(frame.raw)) for frame in frames]
+
+    def lost(self, records: list[tuple[dict[str, Any], bytes]]) -> bool:
+        """Return whether the saver's file was there once and is gone."""
+        self.store_noted = any(record["kind"] == "store" for record, _ in records)
+        return self.store_noted and not self.store.exists()
+
+    def set_aside(self) -> None:
+        """Keep the records under another name and begin anew."""
+        aside = self._path.with_name(f"sequential.{time.time_ns()}.old")
+        warnings.warn(
+            f"{self.store} is gone: its ledger was set aside as {aside.name}, and jobs start anew",
+            UserWarning,
+            stacklevel=2,
+        )
+        with storage_errors("rename", self._path):
+            self._path.rename(aside)
+        os.close(self._descriptor)
+        self._open()
+        self._size = 0
+        self.store_noted = False
 
     def append(self, frame: bytes) -> None:
         """Append a record, after cutting off what an earlier failed append may have left."""

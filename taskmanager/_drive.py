@@ -73,6 +73,7 @@ class Drive:
         self._saving: Saving | None = None
         self._kept: dict[int, Any] = {}
         self._finished = 0
+        self._was_finished = False
         self._failures = Failures(settings.errors, settings.max_failures)
         self._stop: BaseException | None = None
         self._begin = monotonic()
@@ -97,6 +98,7 @@ class Drive:
         emit("run_started", task=self._settings.name, resumed=self._source.resumed)
         if writer is not None:
             limit = self._settings.max_inflight_bytes
+            self._was_finished = writer.state.finished
             self._saving = Saving(writer, self._call.policy, limit, self._flow.wake)
         interruption = Interruption(self._settings.grace, self._on_interruption)
         with interruption if writer is not None else nullcontext():
@@ -260,6 +262,8 @@ class Drive:
         """Return the number of items of the job when none is left to do, else None."""
         if self._stop is not None or not self._flow.done:
             return None
+        if self._was_finished and not self._flow.executed:
+            return None  # nothing was added to it
         if len(self._failures) and not self._failures.final:
             return None
         return self._source.complete()
@@ -287,6 +291,8 @@ class Drive:
         counts = self._counts()
         done = counts["resumed"] + counts["saved"] + counts["skipped"]
         lost = "" if ended else " (saving did not end in time: the last interval may run again)"
+        if self._saving is not None and self._saving.error is not None:
+            lost = f" (then saving failed: {self._saving.error})"
         sys.stderr.write(
             f"Stopped. {done} items are saved, {counts['saved']} of them by this run{lost}. "
             "Run the same call again to go on.\n"

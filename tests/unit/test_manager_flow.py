@@ -228,6 +228,15 @@ def test_results_are_read_back_where_they_were_saved() -> None:
     assert list(manager.submit_tasks([5, 6, 7], saver).results()) == [5, 6, 7]
 
 
+def test_a_finished_job_is_not_finished_again() -> None:
+    saver, manager = TableSaver(), TaskManager(identity)
+    manager.submit_tasks(range(5), saver)
+    commits = list(saver.commits)
+    assert manager.submit_tasks(range(5), saver).counts["resumed"] == 5
+    assert manager.submit_tasks(range(3), saver).counts["resumed"] == 3
+    assert saver.commits == commits
+
+
 def test_results_of_keyed_items_come_in_the_order_of_this_call() -> None:
     saver, manager = TableSaver(), TaskManager(identity)
     manager.submit_tasks(["a", "b"], saver, key=str)

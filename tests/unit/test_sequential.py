@@ -209,6 +209,34 @@ def test_a_saver_need_not_be_hashable() -> None:
     assert _in_memory == before
 
 
+def test_a_ledger_whose_file_is_gone_is_set_aside(saver: LinesSaver) -> None:
+    run_some(saver, 0, 1)
+    before = log_of(saver).read_bytes()
+    saver.file_path.unlink()
+    with pytest.warns(UserWarning, match="rows is gone: its ledger was set aside"):
+        ledger = saver.open_jobs()
+    assert list(ledger.states) == []
+    ledger.close()
+    (aside,) = log_of(saver).parent.glob("*.old")
+    assert aside.read_bytes() == before
+    run_some(saver, 0)
+    assert saver.rows() == [0]
+
+
+def test_a_saver_that_never_makes_its_path_keeps_its_ledger(tmp_path: Path) -> None:
+    class Elsewhere(ListSaver):
+        file_path = tmp_path / "prefix"
+
+    ledger = Elsewhere().open_jobs()
+    writer = ledger.begin(SPEC, 1)
+    writer.stage(0, 1, "a")
+    writer.commit()
+    ledger.close()
+    reopened = Elsewhere().open_jobs()
+    assert reopened.states[0].known() == 1
+    reopened.close()
+
+
 def test_labels_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="does not place results by label"):
         ListSaver().open_jobs().begin(JobSpec("task", identity="labels"), 1)
