@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from savers._jobs import Failure, ItemStatus, JobLedger, JobSpec, JobState, JobWriter
 from savers._saver import Saver
+from savers._verify import Finding, verify
 from savers._zarr import ZarrSaver
 from savers.errors import (
     AlreadyExistsError,
@@ -24,6 +25,7 @@ __all__ = [
     "ClosedError",
     "CoordinateNotFoundError",
     "Failure",
+    "Finding",
     "FormatError",
     "InvalidInputError",
     "ItemStatus",
@@ -39,4 +41,5 @@ __all__ = [
     "StorageError",
     "StoreInUseError",
     "ZarrSaver",
+    "verify",
 ]

