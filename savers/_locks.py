@@ -13,14 +13,16 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 import uuid
+import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from savers._store import make_side_folder, refuse_link, storage_errors
-from savers.errors import StoreInUseError
+from savers.errors import StorageError, StoreInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +102,9 @@ class Lock:
         self.subject = subject
         self.holder: Holder | None = None
         self.took_over = False
+        self._lost = False
+        self._renewal: threading.Timer | None = None
+        self._mutex = threading.Lock()
 
     def acquire(self, *, wait: float = 0.0) -> None:
         """Become the holder. A holder that can wait sees that somebody wants it (`wanted`).
@@ -111,7 +116,7 @@ class Lock:
         """
         deadline = time.monotonic() + wait
         mine = current_holder()
-        self.took_over = False
+        self.took_over = self._lost = False
         while not self._try(mine):
             if time.monotonic() >= deadline:
                 raise self._refused()
@@ -119,6 +124,7 @@ class Lock:
             time.sleep(0.02)
         self._wanted_file().unlink(missing_ok=True)
         self.holder = mine
+        self._renew_later()
 
     def _wanted_file(self) -> Path:
         return self.path.with_name(self.path.name + ".wanted")
@@ -152,6 +158,15 @@ class Lock:
         message = f"{self.subject} is in use by {who}; wait for it to end, or end it"
         return StoreInUseError(message)
 
+    def _renew_later(self) -> None:
+        """Keep the lease while this process lives, however long its tasks take."""
+        if self.holder is None:
+            return
+        timer = threading.Timer(LEASE / 4, _renew, [weakref.ref(self)])
+        timer.name, timer.daemon = "savers-lease", True
+        self._renewal = timer
+        timer.start()
+
     def check(self) -> None:
         """Renew the lease, and make sure that nobody took over in the meantime.
 
@@ -160,12 +175,18 @@ class Lock:
         StoreInUseError
             Another process took over while this one did not renew its lease.
         """
+        with self._mutex:
+            self._check()
+
+    def _check(self) -> None:
         mine = self.holder
-        if mine is None or time.time() - mine.renewed < LEASE / 4:
+        if self._lost:
+            raise self._refused()
+        if mine is None or time.time() - mine.renewed < LEASE / 5:
             return
         found = read_holder(self.path)
         if found is None or found.token != mine.token:
-            self.holder = None
+            self._lost = True
             raise self._refused()
         renewed = Holder(**{**asdict(mine), "renewed": time.time()})
         with storage_errors("renew the lock", self.path):
@@ -176,13 +197,30 @@ class Lock:
 
     def release(self) -> None:
         """Let others in. Idempotent."""
-        mine, self.holder = self.holder, None
+        timer, self._renewal = self._renewal, None
+        if timer is not None:
+            timer.cancel()
+        with self._mutex:
+            mine, self.holder = self.holder, None
         if mine is None or mine.pid != os.getpid():
             return
         found = read_holder(self.path)
         if found is not None and found.token == mine.token:
             with contextlib.suppress(OSError):
                 self.path.unlink()
+
+
+def _renew(reference: weakref.ref[Lock]) -> None:
+    lock = reference()
+    if lock is None or lock.holder is None or lock.holder.pid != os.getpid():
+        return
+    try:
+        lock.check()
+    except StoreInUseError:
+        return  # the next commit will tell
+    except StorageError:
+        pass  # tried again
+    lock._renew_later()  # noqa: SLF001 -- its own timer
 
 
 def read_holder(path: Path) -> Holder | None:

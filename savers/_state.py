@@ -134,6 +134,7 @@ class ArrayState:
     published: Index | None = None
     before: Index | None = None
     adopted: bool = False
+    _room: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8), repr=False)
 
     @property
     def rows(self) -> int:
@@ -148,13 +149,18 @@ class ArrayState:
         first = int(gaps[0]) if len(gaps) else len(self.status)
         return (first, *self.layout.shape[1:])
 
+    def _grow(self, rows: int) -> None:
+        """Lengthen the status table; its room to spare keeps many small appends cheap."""
+        if self.status.base is not self._room or rows > len(self._room):
+            self._room = np.zeros(max(rows, 2 * len(self.status)), np.uint8)
+            self._room[: len(self.status)] = self.status
+        self.status = self._room[:rows]
+
     def settle(self, start: Index, stop: Index, status: int) -> None:
         """Set the status of a box of cells; a failure never hides what is done."""
         require_sane(max(stop, default=0), min(start, default=0))
         if self.layout.growing and stop[0] > len(self.status):
-            self.status = np.concatenate(
-                [self.status, np.zeros(stop[0] - len(self.status), np.uint8)]
-            )
+            self._grow(stop[0])
         cells = self.status[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
         if status in (ItemStatus.DONE, ItemStatus.OPEN):
             cells[...] = status
