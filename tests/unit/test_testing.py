@@ -1,4 +1,4 @@
-"""`ZarrSaver` passes the conformance suite in every format, and a saver that doesn't conform fails."""
+"""`ZarrSaver` passes the conformance suite in every format; a saver that does not conform fails."""
 
 from __future__ import annotations
 
