@@ -13,8 +13,8 @@ from savers._commit import Write
 from savers._discard import Discard
 from savers._job_fields import JobFields, item_shape
 from savers._jobs import Failure, ItemStatus, JobLedger, JobState, JobWriter
+from savers._records import failure_json, job_record
 from savers._regions import box, rows
-from savers._state import ArrayState, Job, failure_json, job_record
 from savers.errors import ClosedError, InvalidInputError, LedgerMismatchError, StoreInUseError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from savers._chunked import ChunkedSaver
     from savers._jobs import JobSpec
-    from savers._state import State
+    from savers._state import ArrayState, Job, State
 
 __all__ = ["ChunkedJob", "ChunkedJobs"]
 

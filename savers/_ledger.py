@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from savers._frames import Frame, encode_frame, raw_offset, read_frames
+from savers._records import fold, snapshot
 from savers._state import PieceRef, State
 from savers._store import make_side_folder, storage_errors, sync_folder, write_all
 from savers.errors import LedgerCorruptedError, StorageError
@@ -287,7 +288,7 @@ def _fold(state: State, frame: Frame, name: str) -> None:
     """A record whose checksum is right may still come from a broken or hostile program."""
     try:
         _check_format(frame.record, name)
-        state.apply(frame.record, frame.raw, frame.raw_at)
+        fold(state, frame.record, frame.raw, frame.raw_at)
     except _NONSENSE as error:
         at = frame.raw_at + len(frame.raw)
         message = f"ledger {name} holds a record before byte {at} that makes no sense: {error!r}"
@@ -343,7 +344,7 @@ class Ledger:
         name = f"{stream_prefix(self.dataset)}{epoch:08d}"
         header = {"kind": "header", "format": FORMAT, "store": self.state.store_id,
                   "dataset": self.dataset}  # fmt: skip
-        records = [(header, []), *self.state.snapshot(self.read)]
+        records = [(header, []), *snapshot(self.state, self.read)]
         stream = self.home.stream(name, synced=self.synced)
         frames = [encode_frame(record, raw) for record, raw in records]
         if self.home.folder is not None:
@@ -363,7 +364,7 @@ class Ledger:
         fresh = State()
         for frame in read_frames(memoryview(b"".join(frames)), name):
             if frame.record["kind"] in ("array", "header"):
-                fresh.apply(frame.record, frame.raw, frame.raw_at)
+                fold(fresh, frame.record, frame.raw, frame.raw_at)
         for mine, theirs in (
             (self.state.arrays, fresh.arrays),
             (self.state.pending, fresh.pending),
@@ -393,7 +394,7 @@ class Ledger:
             self._lost = True
             raise
         joined = memoryview(frame)[raw_offset(frame) : -1]
-        self.state.apply(record, joined, begin + raw_offset(frame))
+        fold(self.state, record, joined, begin + raw_offset(frame))
         if stream.size > self._compact_at:
             self._compact_at += COMPACT_BYTES  # tried again later where there is no room now
             with contextlib.suppress(StorageError):
