@@ -160,13 +160,14 @@ class Reader:
         end = sum(region.parts[-1])
         # Every view made from `whole` keeps it alive, and it keeps the mapping alive.
         whole = np.frombuffer(self._memory, np.uint8, end - begin, begin)
-        weakref.finalize(whole, _release, self._flags, region.slot).atexit = False
+        weakref.finalize(whole, _release, self._flags, region.slot, os.getpid()).atexit = False
         return [whole[at - begin : at - begin + size] for at, size in region.parts]
 
 
-def _release(flags: memoryview, slot: int) -> None:
+def _release(flags: memoryview, slot: int, pid: int) -> None:
     """Runs wherever the last view dies, in any thread: one byte, no lock."""
-    flags[slot] = 0
+    if os.getpid() == pid:  # views that a fork of the driver inherited and drops count for nothing
+        flags[slot] = 0
 
 
 def map_arena(fd: int) -> mmap.mmap:

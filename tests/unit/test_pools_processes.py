@@ -164,7 +164,10 @@ def test_what_a_task_started_ends_with_its_worker(open_pool, tmp_path):
     pool = open_pool(Starting(str(tmp_path / "pid")), timeout=0.5)
     pool.submit(works(1))
     assert isinstance(gather(pool, 1)[0].error, TaskTimeoutError)
-    pid = int((tmp_path / "pid").read_text())
+    assert_gone(int((tmp_path / "pid").read_text()))
+
+
+def assert_gone(pid):
     end = time.monotonic() + 5.0
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
         time.sleep(0.01)
@@ -276,6 +279,38 @@ def test_workers_start_when_there_is_work_and_no_more_than_needed(open_pool):
     pool.submit(works("a"))
     gather(pool, 1)
     assert len(pool._crew) == 1
+
+
+def test_a_task_may_have_workers_of_its_own_which_end_with_it(open_pool, tmp_path):
+    pool = open_pool(Nesting(str(tmp_path / "pid")), timeout=10.0)
+    pool.submit(works("square", "kill"))
+    outcomes = gather(pool, 2)
+    assert outcomes[0].value == [0, 1, 4]
+    assert isinstance(outcomes[1].error, WorkerDiedError)
+    assert_gone(int((tmp_path / "pid").read_text()))
+
+
+class Nesting(Task):
+    def __init__(self, path):
+        self.path = path
+
+    def process_item(self, item):
+        inner = make_pool("processes", TaskPlan(as_factory(Inner), {}), 1)
+        inner.submit(works(0, 1, 2, self.path))
+        values = [outcome.value for outcome in gather(inner, 4).values()]
+        if item == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        inner.close()
+        return values[:3]
+
+
+class Inner(Task):
+    def process_item(self, item):
+        if isinstance(item, str):
+            with open(item, "w") as file:
+                file.write(str(os.getpid()))
+            return None
+        return item * item
 
 
 # --- where the task comes from ----------------------------------------------------------------

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import gc
 import mmap
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -118,6 +121,35 @@ def test_a_region_goes_back_once_the_last_view_of_it_is_gone(sides):
     assert lent(reader) == 0
 
 
+FORKING = """
+import mmap, os
+import numpy as np
+from taskmanager._arena import Lender, Reader
+from taskmanager._transport import pack, unpack
+memory = mmap.mmap(-1, 1 << 24)
+reader = Reader(memory)
+view = unpack(pack(np.ones(100_000), Lender(memory)), reader)
+if (child := os.fork()) == 0:
+    del view
+    os._exit(0)
+os.waitpid(child, 0)
+print(bytes(reader._flags).count(1))
+del view
+print(bytes(reader._flags).count(1))
+"""
+
+
+def test_a_view_that_dies_in_a_fork_of_the_driver_gives_nothing_back():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    assert done.stdout == "1\n0\n", done.stderr
+
+
 def test_regions_are_used_again_lowest_first(sides):
     lender, reader = sides
     starts = set()
@@ -170,8 +202,6 @@ def test_a_result_larger_than_the_arena_takes_the_pipe(memory):
 
 def test_an_arena_has_no_name_and_takes_memory_where_it_was_written():
     memory = map_arena(fd := anonymous_file(1 << 40))
-    import os
-
     os.close(fd)
     memory[1 << 39] = 1
     assert len(memory) == 1 << 40
