@@ -144,7 +144,8 @@ def _blosc(settings: Mapping[str, Any]) -> Transform:
     codec = Blosc(settings["cname"], settings["clevel"], shuffle, settings.get("blocksize", 0))
 
     def encode(data: Any) -> Any:
-        return codec.encode(np.frombuffer(data, f"V{size}") if size > 1 else data)
+        typed = size > 1 and memoryview(data).nbytes % size == 0  # not so behind other codecs
+        return codec.encode(np.frombuffer(data, f"V{size}") if typed else data)
 
     return encode, codec.decode
 
@@ -189,11 +190,8 @@ class ZarrChunks:
         self._local = threading.local()
 
     def encode(self, block: NDArray[Any]) -> bytes:
-        import zarr
-
         array, memory = self._array()
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            array[...] = block
+        array[...] = block
         data: bytes = memory[self._key()].to_bytes()
         return data
 
@@ -231,4 +229,5 @@ def _one_chunk(metadata: Mapping[str, Any], chunks: tuple[int, ...], memory: dic
     buffer = default_buffer_prototype().buffer
     memory[name] = buffer.from_bytes(json.dumps(alone).encode())
     store = zarr.storage.MemoryStore(memory)
-    return zarr.open_array(store, mode="r+", zarr_format=metadata["zarr_format"])
+    array = zarr.open_array(store, mode="r+", zarr_format=metadata["zarr_format"])
+    return array.with_config({"write_empty_chunks": True})
