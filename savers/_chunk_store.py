@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from savers._codecs import ChunkCodec
     from savers._format import Format
+    from savers._location import Location
     from savers._state import ArrayLayout, PieceRef, State
-    from savers._store import Location
 
 __all__ = ["Block", "ChunkId", "ChunkStore", "Put"]
 

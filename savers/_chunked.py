@@ -21,13 +21,14 @@ from savers._commit import Write
 from savers._config import make_settings
 from savers._coordinates import Labels
 from savers._jobs import ItemStatus
+from savers._location import locate, require_folder
+from savers._names import check_array_name
 from savers._planning import Planner, check_options, plain_attributes
 from savers._regions import from_indices, rows
 from savers._saver import Saver
 from savers._secrets import harmless, without_secrets
 from savers._session import Session, leave, session_for
 from savers._state import ArrayState, fresh_array
-from savers._store import check_array_name, locate, require_folder
 from savers.errors import (
     ClosedError,
     FormatError,

@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 from savers._frames import read_frames
 from savers._ledger import Home, replay
+from savers._location import ledger_folder, locate
 from savers._locks import is_dead, read_holder
-from savers._store import MappingStore, ledger_folder, locate
+from savers._store import MappingStore
 from savers._zarr import ZarrFormat
 from savers.errors import NotFoundError
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from savers._format import Format
+    from savers._location import Location
     from savers._locks import Holder
     from savers._state import State
-    from savers._store import Location
 
 __all__ = ["Dataset", "Existing", "Replayed", "find"]
 
@@ -79,6 +80,12 @@ class Dataset:
     def crashed(self) -> bool:
         """Return whether its last writer ended without closing it."""
         return self.lock is not None and self.lock.exists() and self.holder() is None
+
+    def stream_stamp(self) -> tuple[str, int]:
+        """Return the newest stream and its size."""
+        streams = self.home.streams(self.name)
+        data = self.home.load(streams[-1]) if streams else None
+        return (streams[-1] if streams else "", len(data or b""))
 
     def replay(self) -> Replayed:
         """Read the ledger.

@@ -10,7 +10,7 @@ import numpy as np
 from savers._blocks import as_result
 from savers._chunked import SavePlan
 from savers._coordinates import find
-from savers._store import check_array_name
+from savers._names import check_array_name
 from savers.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:

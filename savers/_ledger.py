@@ -16,10 +16,10 @@ import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
+from savers._files import make_side_folder, storage_errors, sync_folder, write_all
 from savers._frames import Frame, encode_frame, raw_offset, read_frames
 from savers._records import fold, snapshot
 from savers._state import PieceRef, State
-from savers._store import make_side_folder, storage_errors, sync_folder, write_all
 from savers.errors import LedgerCorruptedError, StorageError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from savers._store import make_side_folder, refuse_link, storage_errors
+from savers._files import make_side_folder, refuse_link, storage_errors
 from savers.errors import StorageError, StoreInUseError
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from savers._chunk_store import Block, Put
     from savers._format import Format
+    from savers._location import Location
     from savers._session import Session
     from savers._state import ArrayState, State
-    from savers._store import Location
 
 __all__ = ["Publisher", "refuse_changed", "shapes"]
 

@@ -17,10 +17,10 @@ from weakref import finalize
 
 import numpy as np
 
+from savers._files import storage_errors, write_all
 from savers._frames import encode_frame, read_frames
 from savers._jobs import Failure, ItemStatus, JobLedger, JobSpec, JobState, JobWriter
 from savers._locks import Lock
-from savers._store import storage_errors, write_all
 from savers.errors import ClosedError, InvalidInputError
 
 if TYPE_CHECKING:

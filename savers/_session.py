@@ -25,10 +25,11 @@ import numpy as np
 from savers._chunk_store import ChunkStore
 from savers._commit import CommitPlan
 from savers._ledger import Home, Ledger, replay
+from savers._location import ledger_folder
 from savers._locks import Lock
 from savers._publishing import Publisher, refuse_changed
 from savers._regions import pieces
-from savers._store import MappingStore, ledger_folder
+from savers._store import MappingStore
 from savers.errors import ClosedError, FormatError, StorageError
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from savers._chunk_store import ChunkId
     from savers._commit import Box, Write
     from savers._format import Format
+    from savers._location import Location
     from savers._regions import Region
     from savers._state import ArrayLayout, ArrayState, PieceRef, State
-    from savers._store import Location
 
 __all__ = ["Session", "leave", "session_for"]
 

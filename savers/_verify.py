@@ -6,6 +6,7 @@ documents with those that the ledger would publish. Nothing is locked or changed
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,24 +15,26 @@ from crc32c import crc32c
 
 from savers._documents import compare_documents
 from savers._existing import find
+from savers._files import storage_errors
 from savers._frames import read_frames
 from savers._publishing import shapes
-from savers._store import LocalStore, storage_errors
+from savers._store import LocalStore
 from savers.errors import FormatError, SaverError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Mapping
 
     from savers._existing import Dataset, Existing, Replayed
-    from savers._state import ArrayState, State, Stored
+    from savers._state import ArrayState, Stored
 
 __all__ = ["Finding", "Report", "examine", "verify"]
 
 Index = tuple[int, ...]
-ChunkId = tuple[str, int, Index]
 
-#: Seconds after which a chunk that did not match is looked at again while somebody writes.
-SECOND_LOOK = 0.3
+#: Seconds after which what seems wrong is looked at again while somebody writes.
+NEXT_LOOK = 0.3
+#: What seems wrong in each of so many looks is wrong.
+LOOKS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,20 @@ def verify(path: object, storage_options: Mapping[str, Any] | None = None) -> li
 
 def examine(path: object, storage_options: Mapping[str, Any] | None = None) -> Report:
     """Return findings, notes and counts (see `verify`)."""
+    report, quiet = _look(path, storage_options)
+    looks = 1
+    while report.findings and not quiet and looks < LOOKS:
+        time.sleep(NEXT_LOOK)
+        earlier = set(report.findings)
+        report, quiet = _look(path, storage_options)
+        if not quiet:  # else this one tells all
+            report.findings = [finding for finding in report.findings if finding in earlier]
+        looks += 1
+    return report
+
+
+def _look(path: object, storage_options: Mapping[str, Any] | None) -> tuple[Report, bool]:
+    """Compare once; also return whether nobody wrote meanwhile."""
     existing = find(path, storage_options)
     if not (existing.datasets or existing.sequential):
         message = (
@@ -129,20 +146,34 @@ def examine(path: object, storage_options: Mapping[str, Any] | None = None) -> R
             "was left behind when it was copied; there is nothing to compare it with"
         )
         raise FormatError(message)
-    report = Report()
+    report, before = Report(), _stamps(existing)
     _check_sequential(existing, report)
-    known = [(d, r) for d in existing.datasets if (r := _check_ledger(d, report)) is not None]
-    for dataset, replayed in known:
-        Chunks(existing, dataset, report).check(replayed.state)
+    known = [one for one in (_check_ledger(d, report) for d in existing.datasets) if one]
+    for one in known:
+        Chunks(existing, one, report).check()
     if known:
         _check_documents(existing, known, report)
-    return report
+    return report, not any(one.held for one in known) and _stamps(existing) == before
+
+
+def _stamps(existing: Existing) -> list[object]:
+    """Return what changes whenever somebody opens, commits or closes."""
+    return [(d.name, d.holder(), d.stream_stamp()) for d in existing.datasets]
 
 
 # -- ledgers -------------------------------------------------------------------------------------
 
 
-def _check_ledger(dataset: Dataset, report: Report) -> Replayed | None:
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A ledger that could be read, and whether readers may not yet see everything of it."""
+
+    replayed: Replayed
+    held: bool
+    crashed: bool
+
+
+def _check_ledger(dataset: Dataset, report: Report) -> Read | None:
     holder, crashed = dataset.holder(), dataset.crashed()
     try:
         replayed = dataset.replay()
@@ -165,7 +196,7 @@ def _check_ledger(dataset: Dataset, report: Report) -> Replayed | None:
         at = replayed.size - replayed.torn
         problem = f"damaged at byte {at}: {replayed.torn} bytes there are no whole record"
         report.add("", f"ledger stream {replayed.stream}", problem)
-    return replayed
+    return Read(replayed, holder is not None, crashed)
 
 
 def _check_sequential(existing: Existing, report: Report) -> None:
@@ -180,15 +211,13 @@ def _check_sequential(existing: Existing, report: Report) -> None:
         report.add("", f"ledger {path.name}", str(error))
 
 
-def _check_documents(
-    existing: Existing, known: list[tuple[Dataset, Replayed]], report: Report
-) -> None:
+def _check_documents(existing: Existing, known: list[Read], report: Report) -> None:
     if not existing.exists:
         report.add("", existing.location.name, "the store is gone, only its ledger is there")
         return
-    states = [replayed.state for _, replayed in known]
-    open_ = [r.state for d, r in known if d.holder() is not None or d.crashed()]
-    for key, array, problem in compare_documents(existing, states, open_, report.counts):
+    states = [one.replayed.state for one in known]
+    unpublished = [one.replayed.state for one in known if one.held or one.crashed]
+    for key, array, problem in compare_documents(existing, states, unpublished, report.counts):
         report.add(array, key, problem)
 
 
@@ -198,39 +227,24 @@ def _check_documents(
 class Chunks:
     """The chunk objects of one dataset."""
 
-    def __init__(self, existing: Existing, dataset: Dataset, report: Report) -> None:
-        self.existing = existing
-        self.dataset = dataset
+    def __init__(self, existing: Existing, read: Read, report: Report) -> None:
+        self.state = read.replayed.state
+        self.unclosed = read.held or read.crashed
         self.store = existing.location.store
         self.format = existing.format
         self.report = report
 
-    def check(self, state: State) -> None:
-        """Compare all chunks; those of a store in use that don't match are looked at twice."""
-        wrong = dict(self._compare(state))
-        if wrong and self.dataset.holder() is not None:
-            time.sleep(SECOND_LOOK)
-            later = self.dataset.replay().state
-            moved = {c for c in wrong if _stored(state, c) != _stored(later, c)}
-            wrong = dict(self._compare(later, wrong.keys() - moved))
-        for chunk, (where, problem) in wrong.items():
-            self.report.add(chunk[0], where, problem)
-        if self.dataset.holder() is None:
-            self._unknown(state)
-
-    def _compare(
-        self, state: State, only: Collection[ChunkId] | None = None
-    ) -> Iterator[tuple[ChunkId, tuple[str, str]]]:
-        staged = {chunk: token for token, chunk in state.staged.items()}
-        for array in (*state.arrays.values(), *state.pending.values()):
+    def check(self) -> None:
+        """Compare all chunks, and look for objects that no record knows."""
+        staged = {chunk: token for token, chunk in self.state.staged.items()}
+        for array in (*self.state.arrays.values(), *self.state.pending.values()):
+            layout = array.layout
             for index, stored in array.chunks.items():
-                chunk = (array.layout.name, array.layout.generation, index)
-                if only is not None and chunk not in only:
-                    continue
-                where = self.format.chunk_key(array.layout, index)
-                problem = self._problem(where, staged.get(chunk, ""), stored)
-                if problem:
-                    yield chunk, (where, problem)
+                key = self.format.chunk_key(layout, index)
+                token = staged.get((layout.name, layout.generation, index), "")
+                if problem := self._problem(key, token, stored):
+                    self.report.add(layout.name, key, problem)
+        self._unknown()
 
     def _problem(self, key: str, token: str, stored: Stored) -> str:
         try:
@@ -241,7 +255,7 @@ class Chunks:
             return str(error)
         self.report.counts["chunks"] += 1
         if data is None:
-            return f"missing; the ledger knows {stored.size} bytes"
+            return f"missing: expected {stored.size} bytes of checksum {stored.crc:08x}"
         self.report.counts["bytes"] += len(data)
         if len(data) != stored.size:
             return f"expected {stored.size} bytes, found {len(data)}"
@@ -254,20 +268,20 @@ class Chunks:
         """Return an object of the last record that a crash kept from its key."""
         if not token or not isinstance(self.store, LocalStore):
             return None
-        path = self.store.scratch / token
-        return path.read_bytes() if path.is_file() else None
+        with contextlib.suppress(FileNotFoundError):
+            return (self.store.scratch / token).read_bytes()
+        return None
 
-    def _unknown(self, state: State) -> None:
+    def _unknown(self) -> None:
         """Objects within what readers see, of which no record speaks."""
-        for name, shape in shapes(state).items():
-            array = state.arrays[name]
+        for name, shape in shapes(self.state).items():
+            array = self.state.arrays[name]
             if array.adopted:
                 self._note_adopted(array)
-                continue
-            for index, key in self.format.chunks_in(self.store, array.layout):
-                inside = _inside(array, index, shape)
-                if index not in array.chunks and inside and not self.dataset.crashed():
-                    self.report.add(name, key, "not in the ledger: another program wrote it")
+            elif not self.unclosed:  # else it may be of a commit without its record
+                for index, key in self.format.chunks_in(self.store, array.layout):
+                    if index not in array.chunks and _inside(array, index, shape):
+                        self.report.add(name, key, "not in the ledger: another program wrote it")
 
     def _note_adopted(self, array: ArrayState) -> None:
         keys = [k for i, k in self.format.chunks_in(self.store, array.layout)
@@ -281,8 +295,3 @@ class Chunks:
 
 def _inside(array: ArrayState, index: Index, shape: Index) -> bool:
     return all(i * n < size for i, n, size in zip(index, array.layout.chunks, shape, strict=True))
-
-
-def _stored(state: State, chunk: ChunkId) -> Stored | None:
-    array = state.array(chunk[0], chunk[1])
-    return None if array is None else array.chunks.get(chunk[2])

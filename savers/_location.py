@@ -1,0 +1,195 @@
+"""From what users give as a place (path, URL, mapping, store) to the store behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from savers._secrets import masked, secrets_of, without_secrets
+from savers._store import LocalStore, MappingStore, ObstoreMapping, ZarrMemory
+from savers.errors import FormatError, InvalidInputError, InvalidTypeError
+
+if TYPE_CHECKING:
+    from savers._store import Store
+
+__all__ = ["Location", "ledger_folder", "local", "locate", "require_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A store, and where its ledger lies.
+
+    Parameters
+    ----------
+    name : str
+        For messages: path or URL, without credentials.
+    identity : str
+        The same for two ways of writing the same place.
+    path : Path or None
+        The folder or file, where it is local.
+    store : Store
+    """
+
+    name: str
+    identity: str
+    path: Path | None
+    store: Store
+
+
+#: URL schemes that obstore serves, and the scheme it knows them by.
+_OBSTORE = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az",
+            "abfss": "az", "http": "http", "https": "https"}  # fmt: skip
+
+
+def locate(
+    target: object, storage_options: Mapping[str, Any] | None = None, *, synced: bool = False
+) -> Location:
+    """Return the location that `target` names. Nothing is created or contacted.
+
+    Parameters
+    ----------
+    target : str, Path, mapping, zarr Store or obstore store
+        A path, a URL (``file``, ``s3``, ``gs``, ``az``, ``http``, ``memory`` and all that fsspec
+        knows), or a store object.
+    storage_options : mapping, optional
+        Settings of a remote store, in the spelling of fsspec's file systems or of obstore.
+    synced : bool
+        Files are fsynced (``durability="power"``).
+
+    Raises
+    ------
+    InvalidInputError
+        An empty path or an unknown URL scheme.
+    InvalidTypeError
+        None of the kinds above.
+    """
+    if isinstance(target, (str, os.PathLike)):
+        return _locate_path(os.fspath(target), storage_options, synced=synced)
+    kind = f"{type(target).__module__}.{type(target).__qualname__}"
+    if kind.startswith("zarr.storage."):
+        return _locate_zarr(target, synced=synced)
+    if kind.startswith("obstore."):
+        mapping = ObstoreMapping(target)
+        secrets = secrets_of("", getattr(target, "config", None))
+        return Location(kind, f"object:{id(target)}", None, MappingStore(mapping, kind, secrets))
+    if isinstance(target, MutableMapping):
+        return _locate_mapping(target, synced=synced)
+    message = f"expected a path, URL, mapping or store, got {type(target).__name__}"
+    raise InvalidTypeError(message)
+
+
+def local(path: Path, *, synced: bool = False) -> Location:
+    """Return the location of a local folder or file; its ledger lies beside it."""
+    path = Path(os.path.abspath(path))
+    if not path.name:
+        message = f"expected the path of a store, got the root folder {path}"
+        raise InvalidInputError(message)
+    scratch = ledger_folder(path) / "staged"
+    identity = f"{os.path.realpath(path.parent)}/{path.name}"
+    return Location(str(path), identity, path, LocalStore(path, scratch, synced=synced))
+
+
+def ledger_folder(path: Path) -> Path:
+    """Return where the ledger of a local store lies: ``<name>.ledger`` beside it."""
+    return path.with_name(path.name + ".ledger")
+
+
+def _locate_path(
+    target: str | bytes, options: Mapping[str, Any] | None, *, synced: bool
+) -> Location:
+    text = os.fsdecode(target).strip()
+    if not text:
+        message = "expected the path or URL of a store, got an empty text"
+        raise InvalidInputError(message)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        _refuse_mangled_url(text)
+        return local(Path(text), synced=synced)
+    if scheme.lower() in ("file", "local"):
+        return local(Path(rest), synced=synced)
+    return _locate_url(scheme.lower(), text, options)
+
+
+def _refuse_mangled_url(text: str) -> None:
+    """`Path("s3://bucket/x")` has lost a slash; making a folder "s3:" of it would hide that."""
+    mangled = re.match(r"([a-z][a-z0-9+.-]+):/", text)
+    if mangled:
+        scheme = mangled.group(1)
+        shown = without_secrets(text.replace(":/", "://", 1)).replace("://", ":/", 1)
+        message = f"expected a path, or a URL {scheme}://..., got {shown!r} (a URL made a Path?)"
+        raise InvalidInputError(message)
+
+
+def _locate_url(scheme: str, url: str, options: Mapping[str, Any] | None) -> Location:
+    shown, secrets = without_secrets(url), secrets_of(url, options)
+    if scheme in _OBSTORE and not options:
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+
+        try:
+            mapping: MutableMapping[str, Any] = ObstoreMapping(from_url(url))
+        except (BaseError, ValueError) as error:
+            message = f"can't use {shown}: {masked(str(error), secrets)}"
+            raise InvalidInputError(message) from None
+        return Location(shown, shown, None, MappingStore(mapping, shown, secrets))
+    import fsspec
+
+    if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
+        message = (
+            f"unknown URL scheme {scheme!r} in {shown}; known are file, s3, gs, az, memory, ..."
+        )
+        raise InvalidInputError(message)
+    mapping = fsspec.get_mapper(url, **dict(options or {}))
+    return Location(shown, shown, None, MappingStore(mapping, shown, secrets))
+
+
+def _locate_zarr(store: Any, *, synced: bool) -> Location:
+    kind = type(store).__name__
+    if kind == "LocalStore":
+        return local(store.root, synced=synced)
+    if kind == "MemoryStore":
+        name = "zarr MemoryStore"
+        memory = ZarrMemory(store._store_dict, name)  # noqa: SLF001
+        return Location(name, f"object:{id(store._store_dict)}", None, memory)  # noqa: SLF001
+    if kind == "ObjectStore":
+        return locate(store.store)
+    if kind == "FsspecStore":
+        return _locate_mapping(_synchronous(store.fs).get_mapper(store.path), synced=synced)
+    message = f"a zarr {kind} can't be written to by a saver; give its path, URL or fsspec mapping"
+    raise InvalidTypeError(message)
+
+
+def _synchronous(filesystem: Any) -> Any:
+    """Return a blocking twin of an fsspec file system made for zarr's event loop."""
+    if not getattr(filesystem, "asynchronous", False):
+        return filesystem
+    options = {**filesystem.storage_options, "asynchronous": False}
+    return type(filesystem)(*filesystem.storage_args, **options)
+
+
+def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Location:
+    filesystem = getattr(mapping, "fs", None)
+    if type(filesystem).__name__ in ("LocalFileSystem", "AsyncFileSystemWrapper"):
+        inner = getattr(filesystem, "sync_fs", filesystem)
+        if type(inner).__name__ == "LocalFileSystem":
+            return local(Path(mapping.root), synced=synced)  # type: ignore[attr-defined]
+    name = str(getattr(mapping, "root", None) or type(mapping).__name__)
+    protocol = getattr(filesystem, "protocol", None)
+    if protocol and hasattr(mapping, "root"):
+        scheme = protocol if isinstance(protocol, str) else protocol[0]
+        root = str(mapping.root)
+        identity = without_secrets(root if "://" in root else f"{scheme}://{root}")
+        secrets = secrets_of(root, getattr(filesystem, "storage_options", None))
+        return Location(identity, identity, None, MappingStore(mapping, identity, secrets))
+    return Location(name, f"object:{id(mapping)}", None, MappingStore(mapping, name))
+
+
+def require_folder(location: Location) -> None:
+    """Refuse a local path that is a file."""
+    if location.path is not None and location.path.exists() and not location.path.is_dir():
+        message = f"expected a folder at {location.path}, found a file"
+        raise FormatError(message)
