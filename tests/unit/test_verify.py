@@ -97,7 +97,7 @@ def test_bytes_all_along_documents_and_streams_count(store):
     missed = []
     for path in [p for p in files(store) if p.suffix in (".json", ".log")]:
         content = path.read_bytes()
-        step = max(1, len(content) // 40)
+        step = max(1, len(content) // 20)
         for at in range(rng.randrange(step), len(content), step):
             old = flipped(path, at, rng.randrange(8))
             new = path.read_bytes()
@@ -230,6 +230,39 @@ def test_a_store_in_use_is_judged_as_far_as_possible(store):
         assert [f.where for f in verify(store)] == ["energy/c/0/0"]
         flipped(store / "energy/c/0/0", 5, 5)
     assert verify(store) == []
+
+
+BUSY = """
+import sys, time, numpy as np, savers
+path, seconds = sys.argv[1], float(sys.argv[2])
+rng, end = np.random.default_rng(0), time.monotonic() + float(seconds)
+while time.monotonic() < end:
+    with savers.ZarrSaver(path, "a", chunks=4) as saver:
+        for _ in range(10):
+            saver.save(rng.random((3, 3)))
+    with savers.ZarrSaver(path, "a", approach="update") as saver:
+        saver.save(rng.random((8, 3)), indices=slice(0, 8))
+    with savers.ZarrSaver(path, "b", approach="overwrite", chunks=2) as saver:
+        for _ in range(3):
+            saver.save(rng.random(9))
+"""
+
+
+def test_a_busy_writer_is_never_taken_for_damage(tmp_path):
+    """Another process opens, appends, updates, overwrites and closes all the time."""
+    path, looks, held = tmp_path / "out.zarr", 0, 0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY, str(path), "2.5"], env=environment
+    ) as writer:
+        while writer.poll() is None:
+            if path.exists():
+                report = examine(path)
+                assert report.findings == []
+                looks, held = looks + 1, held + bool(report.notes)
+    assert writer.returncode == 0
+    assert looks >= held > 0
+    assert examine(path).findings == examine(path).notes == []
 
 
 CRASH = """
