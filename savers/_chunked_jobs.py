@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from savers._blocks import split_fields
-from savers._chunked import SavePlan
 from savers._commit import Write
 from savers._discard import Discard
 from savers._job_fields import JobFields, item_shape
 from savers._jobs import Failure, ItemStatus, JobLedger, JobState, JobWriter
 from savers._records import failure_json, job_record
 from savers._regions import box, rows
+from savers._save_plan import SavePlan
 from savers.errors import ClosedError, InvalidInputError, LedgerMismatchError, StoreInUseError
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ class ChunkedJobs(JobLedger):
     def abandon(self, job_id: int) -> None:
         with self.session.mutex:
             job = self._state.jobs[job_id]
+            if any(name in self._state.pending for name in job.fields or ()):
+                self.discard(job_id)  # what it was to replace is still there, and stays
+                return
             holes = [
                 [name, base, self._state.arrays[name].rows]
                 for name, base in job.bases.items()

@@ -44,13 +44,10 @@ class Discard:
                 self._cut(array, self.job.bases[name])
             else:
                 self._clear(array)
-        gone = [self.state.arrays[n].layout for n in self.dropped if n in self.state.arrays]
         extra = {"dropped": self.dropped, "rows": self.rows,
                  "discarded": self.job.state.job_id}  # fmt: skip
         self.session.commit(self.writes, self.cells, extra)
-        self.session.publish_now(gone=[layout.name for layout in gone])
-        for layout in gone:
-            self.session.format.remove_chunks(self.session.store, layout)
+        self.session.publish()
 
     def _cut(self, array: ArrayState, base: int) -> None:
         name = array.layout.name

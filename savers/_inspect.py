@@ -130,13 +130,15 @@ def inspect(path: object, storage_options: Mapping[str, Any] | None = None) -> V
     for array in _arrays(existing, states):
         view.arrays.append(_array(existing, array, ledger=array.layout.name in states))
         nodes[array.layout.name] = array.layout.meta
+    if existing.location.path is None:
+        view.nbytes = sum(array.nbytes for array in view.arrays)
     if existing.exists:
         view.cf = cf_findings(nodes, existing.root_attributes())
     return view
 
 
 def _size(existing: Existing) -> tuple[int, int]:
-    """Return files and bytes of a local store; of others the chunks alone are counted."""
+    """Return files and bytes of a local store; of others the bytes are those of known chunks."""
     if existing.location.path is None:
         return sum(1 for _ in existing.location.store.list("")), 0
     sizes = [

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from savers._blocks import as_result
-from savers._chunked import SavePlan
 from savers._coordinates import find
 from savers._names import check_array_name
+from savers._save_plan import SavePlan
 from savers.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:

@@ -70,8 +70,8 @@ class Publisher:
         self.state = session.ledger.state
         self.shapes = shapes(self.state)
 
-    def publish(self, gone: Sequence[str]) -> None:
-        """Show what is committed, and no longer show the arrays in `gone`."""
+    def publish(self) -> None:
+        """Show what is committed, and no longer show arrays that were removed."""
         session, store = self.session, self.session.store
         puts = session.chunks.put_all(list(self._open_chunks()), self.state)
         store.barrier()
@@ -80,8 +80,10 @@ class Publisher:
             self._record(entries, puts)
         with self._root_lock():
             attrs = self.state.settings.get("attrs", {})
+            gone = list(self.state.gone)
             session.format.publish(store, self.state, self.shapes, attrs, gone)
         store.barrier()
+        self._remove_gone()
         self._remove_stale()
 
     def _open_chunks(self) -> Iterator[Block]:
@@ -125,6 +127,12 @@ class Publisher:
         else:
             with moment(self.session.folder / "root.lock"):
                 yield
+
+    def _remove_gone(self) -> None:
+        """Delete the chunks of arrays that no reader sees any more."""
+        for name, layout in list(self.state.gone.items()):
+            self.session.format.remove_chunks(self.session.store, layout)
+            self.session.ledger.append({"kind": "clean", "gone": name})
 
     def _remove_stale(self) -> None:
         """Delete the chunks of replaced generations, now that no reader is sent to them."""

@@ -48,6 +48,8 @@ def snapshot(state: State, read: Callable[[PieceRef], bytes]) -> Iterator[Record
         yield _job_record(job)
     for name, generation in state.stale.items():
         yield {"kind": "replace", "array": name, "stale": generation}, []
+    for layout in state.gone.values():
+        yield {"kind": "gone", "layout": layout.to_json()}, []
     if state.staged:
         yield {"kind": "staged", "chunks": list(state.staged.items())}, []
 
@@ -123,12 +125,17 @@ def _fold_commit(state: State, record: dict[str, Any], raw: memoryview, raw_at: 
     for name, stale in record.get("replace", {}).items():
         _fold_replace(state, {"array": name, "stale": stale, "job": record.get("job")}, raw, raw_at)
     for name in record.get("dropped", ()):
-        state.arrays.pop(name, None)
-        state.pending.pop(name, None)
+        _drop(state, name)
     for name, rows in record.get("rows", {}).items():
         _cut_rows(state.arrays[name], rows)
     if "discarded" in record:
         state.jobs.pop(record["discarded"])
+
+
+def _drop(state: State, name: str) -> None:
+    """Forget an array; one that is built aside goes alone, and what it was to replace stays."""
+    if state.pending.pop(name, None) is None and name in state.arrays:
+        state.gone[name] = state.arrays.pop(name).layout
 
 
 def _note_chunks(state: State, array: ArrayState, chunks: Sequence[list[Any]]) -> None:
@@ -199,7 +206,13 @@ def _forget_jobs(state: State, name: str, job_id: int | None) -> None:
 
 
 def _fold_clean(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:
-    state.stale.pop(record["array"], None)
+    state.stale.pop(record.get("array", ""), None)
+    state.gone.pop(record.get("gone", ""), None)
+
+
+def _fold_gone(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:
+    layout = ArrayLayout.from_json(record["layout"])
+    state.gone[layout.name] = layout
 
 
 def _fold_staged(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:
@@ -261,6 +274,7 @@ _FOLDS: dict[str, Callable[[State, dict[str, Any], memoryview, int], None]] = {
     "finish": _fold_finish,
     "settings": _fold_settings,
     "clean": _fold_clean,
+    "gone": _fold_gone,
     "staged": _fold_staged,
 }
 

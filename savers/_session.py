@@ -80,7 +80,6 @@ class Session:
         self._blocks: dict[ChunkId, NDArray[Any]] = {}
         self._recent: tuple[Any, NDArray[Any]] | None = None
         self._dirty = False
-        self._gone: list[str] = []
         self._timer: threading.Timer | None = None
         self._last_publish = float("-inf")
         self._publish_cost = 0.0
@@ -103,6 +102,20 @@ class Session:
         if self._ledger is not None:
             return self._ledger.state
         return replay(self._home(), self.dataset)[0]
+
+    def has_ledger(self) -> bool:
+        """Return whether the dataset has a ledger of its own."""
+        return bool(self._home().streams(self.dataset))
+
+    def array_of_others(self, name: str) -> tuple[str, ArrayState] | None:
+        """Return the dataset of this store that keeps an array, when it is another than this."""
+        home = self._home()
+        for dataset in home.datasets():
+            if dataset != self.dataset:
+                array = replay(home, dataset)[0].arrays.get(name)
+                if array is not None:
+                    return dataset, array
+        return None
 
     def open(self, *, yielding: bool = False) -> State:
         """Take the dataset, and finish what a crash left; return the state.
@@ -316,10 +329,10 @@ class Session:
     def _read_piece(self, piece: PieceRef) -> bytes:
         return self.ledger.read(piece)
 
-    def read(self, array: ArrayState, region: Region) -> NDArray[Any]:
-        """Return the committed values of a contiguous region."""
+    def read(self, array: ArrayState, region: Region, extent: Index | None = None) -> NDArray[Any]:
+        """Return the committed values of a contiguous region (of an array of shape `extent`)."""
         values = np.empty(region.shape, array.layout.values_dtype)
-        for piece in pieces(region, array.layout.chunks, array.extent()):
+        for piece in pieces(region, array.layout.chunks, extent or array.extent()):
             values[piece.source] = self._recent_block(array, piece.chunk)[piece.inside]
         return values
 
@@ -347,12 +360,6 @@ class Session:
             self._timer.daemon = True
             self._timer.start()
 
-    def publish_now(self, gone: Sequence[str] = ()) -> None:
-        """Publish whatever was published last, and take arrays that are no more from readers."""
-        self._gone += gone
-        self._dirty = True
-        self.publish()
-
     def publish(self) -> None:
         """Show readers everything that is committed.
 
@@ -370,8 +377,8 @@ class Session:
             begin = time.monotonic()
             if self._created:
                 self._make_ready()
-                Publisher(self).publish(self._gone)
-            self._gone, self._dirty = [], False
+                Publisher(self).publish()
+            self._dirty = False
             self._last_publish = time.monotonic()
             self._publish_cost = self._last_publish - begin
 
@@ -399,7 +406,15 @@ _registry = threading.RLock()
 
 
 def session_for(location: Location, dataset: str, fmt: Format, *, synced: bool) -> Session:
-    """Return the session of a dataset, shared by all savers of this process, for one user more."""
+    """Return the session of a dataset, shared by all savers of this process, for one user more.
+
+    An array that another dataset of the store keeps (a field of its results) is used through that
+    dataset.
+    """
+    alone = Session(location, dataset, fmt, synced=synced)
+    if alone.folder is not None and not alone.has_ledger():
+        owned = alone.array_of_others(dataset)
+        dataset = owned[0] if owned is not None else dataset
     with _registry:
         key = (location.identity, dataset)
         session = _sessions.get(key)

@@ -244,6 +244,8 @@ class State:
         Dimensions, coordinates and attributes of the store, as the format keeps them.
     stale : dict of str to int
         Arrays whose old generation's chunks are still to be removed.
+    gone : dict of str to ArrayLayout
+        Arrays that were removed, but not yet from the store.
     """
 
     store_id: str = ""
@@ -253,6 +255,7 @@ class State:
     staged: dict[str, tuple[str, int, Index]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     stale: dict[str, int] = field(default_factory=dict)
+    gone: dict[str, ArrayLayout] = field(default_factory=dict)
 
     def array(self, name: str, generation: int | None = None) -> ArrayState | None:
         """Return an array, of a given generation where there are two."""

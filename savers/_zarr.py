@@ -163,7 +163,8 @@ class ZarrFormat:
         return True, root["attributes"].get(ID, "")
 
     def create_root(self, store: Store, store_id: str, attrs: Mapping[str, Any]) -> None:
-        root = _read_node(store, "") or {"attributes": {}, "zarr_format": self.zarr_format}
+        there = _read_node(store, "")
+        root = there or {"attributes": {}, "zarr_format": self.zarr_format}
         found = int(root["zarr_format"])
         if found != self.zarr_format:
             message = (
@@ -172,11 +173,16 @@ class ZarrFormat:
             )
             raise FormatError(message)
         attributes = {**root["attributes"], **attrs, ID: store_id}
+        if there is None and found == 3:
+            root["consolidated_metadata"] = _consolidated({})
         if found == 3:
             store.put("zarr.json", _dump({**root, "attributes": attributes, "node_type": "group"}))
         else:
             store.put(".zgroup", _dump({"zarr_format": 2}))
             store.put(".zattrs", _dump(attributes))
+            if there is None:
+                metadata = {".zgroup": {"zarr_format": 2}, ".zattrs": attributes}
+                store.put(".zmetadata", _dump(_consolidated_v2(metadata)))
 
     def published(self, store: Store, layout: ArrayLayout) -> tuple[int, ...] | None:
         node = _read_node(store, layout.name)
@@ -293,10 +299,16 @@ def _publish_v3(
     for name in gone:
         table.pop(name, None)
     root["attributes"] = _without(named, {**root["attributes"], **attrs})
-    root["consolidated_metadata"] = {
-        "kind": "inline", "must_understand": False, "metadata": dict(sorted(table.items())),
-    }  # fmt: skip
+    root["consolidated_metadata"] = _consolidated(table)
     store.put("zarr.json", _dump(root))
+
+
+def _consolidated(table: Mapping[str, Any]) -> Document:
+    return {"kind": "inline", "must_understand": False, "metadata": dict(sorted(table.items()))}
+
+
+def _consolidated_v2(documents: Mapping[str, Any]) -> Document:
+    return {"zarr_consolidated_format": 1, "metadata": dict(documents)}
 
 
 def _without(named: Collection[str], attributes: Document) -> Document:
@@ -342,7 +354,7 @@ def _publish_v2(
     for name in gone:
         table.pop(f"{name}/.zarray", None)
         table.pop(f"{name}/.zattrs", None)
-    store.put(".zmetadata", _dump({"zarr_consolidated_format": 1, "metadata": table}))
+    store.put(".zmetadata", _dump(_consolidated_v2(table)))
 
 
 def _found_v2(store: Store) -> Document:
