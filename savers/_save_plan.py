@@ -95,10 +95,10 @@ class SavePlan:
         """Replace an array by a new generation of it."""
         old = self.existing(name, check=False)
         generation = 0 if old is None else old.layout.generation + 1
-        if old is not None:
-            self.refuse_unreplaceable(old.layout)
-            self.remove_leftovers(old.layout, generation)
         layout = self.planner.rows(name, block.shape[1:], block.dtype, generation=generation)
+        if old is not None:
+            self.refuse_unreplaceable(old.layout, layout)
+            self.remove_leftovers(old.layout, generation)
         array = self.create(layout, pending=True)
         self.check_length(array, len(block))
         if len(block):
@@ -112,9 +112,10 @@ class SavePlan:
         if self.session.is_open:
             self.session.remove_generation(layout, generation)
 
-    def refuse_unreplaceable(self, layout: ArrayLayout) -> None:
+    def refuse_unreplaceable(self, layout: ArrayLayout, new: ArrayLayout | None = None) -> None:
         """Zarr v2 keeps the chunks of a 1-d array under the same keys whatever the separator."""
-        if layout.meta["node"]["zarr_format"] == 2 and len(layout.chunks) < 2:
+        axes = min(len(layout.chunks), len((new or layout).chunks))
+        if layout.meta["node"]["zarr_format"] == 2 and axes < 2:
             message = (
                 f"{layout.name!r}: a 1-d array of zarr_format=2 can't be replaced in one step; "
                 "use zarr_format=3, or another dataset_name"
@@ -145,7 +146,7 @@ class SavePlan:
     def existing(self, name: str, *, check: bool = True) -> ArrayState | None:
         """Return an array of the ledger or of the store, checked against what is asked for."""
         array = self.state.arrays.get(name)
-        if array is None:
+        if array is None and name not in self.state.gone:
             array = self.adopted(name)
         if array is not None and check:
             self.check_settings(array.layout)
