@@ -63,7 +63,8 @@ def compare_documents(
             problem = _problem(place, node, found, late=array in lagging)
             if problem:
                 yield place[0], array, problem
-    yield from _foreign(existing, found.keys(), expected)
+    gone = {name for state in unpublished for name in state.gone}
+    yield from _foreign(existing, [p for p in found if _array_of(p[1]) not in gone], expected)
 
 
 def published(existing: Existing, states: Sequence[State]) -> dict[str, bytes]:

@@ -149,6 +149,15 @@ def test_inspect_shows_shards_and_stores_of_other_programs(tmp_path):
     assert (second.name, second.codecs, second.published) == ("inner/b", (), (3,))
 
 
+def test_a_mapping_is_inspected_like_a_folder():
+    mapping: dict[str, bytes] = {}
+    with ZarrSaver(mapping, "a", chunks=2, codecs=None) as saver:
+        saver.save(np.arange(4.0))
+    view = inspect(mapping)
+    assert (view.files, view.nbytes) == (len(mapping), 32)
+    assert [dataset.name for dataset in view.datasets] == ["a"]
+
+
 class Lines(Saver):
     def __init__(self, file_path: Path) -> None:
         self.file_path = file_path

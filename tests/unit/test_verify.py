@@ -15,6 +15,7 @@ import pytest
 import zarr
 
 from savers import JobSpec, NotFoundError, ZarrSaver
+from savers._recover import recover
 from savers._verify import examine, verify
 from savers.errors import FormatError
 
@@ -256,7 +257,7 @@ def test_a_busy_writer_is_never_taken_for_damage(tmp_path):
         [sys.executable, "-c", BUSY, str(path), "2.5"], env=environment
     ) as writer:
         while writer.poll() is None:
-            if path.exists():
+            if (path / "a/zarr.json").exists():
                 report = examine(path)
                 assert report.findings == []
                 looks, held = looks + 1, held + bool(report.notes)
@@ -319,3 +320,30 @@ def test_a_ledger_whose_store_is_gone_says_so(store):
     shutil.rmtree(store)
     findings = verify(store)
     assert any("the store is gone" in f.problem for f in findings)
+
+
+DISCARD = """
+import os, sys, numpy as np, savers
+from savers import JobSpec
+from savers._zarr import ZarrFormat
+
+saver = savers.ZarrSaver(sys.argv[1], "a")
+jobs = saver.open_jobs()
+writer = jobs.begin(JobSpec("task"), 0)
+writer.stage(0, 0, 1.0)
+writer.finish(1)
+saver.flush()
+ZarrFormat.publish = lambda self, store, *given: (store.delete("a/zarr.json"), os._exit(9))
+jobs.discard(writer.state.job_id)
+"""
+
+
+def test_an_array_that_a_crash_left_half_removed_is_no_damage(tmp_path):
+    path = tmp_path / "out.zarr"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", DISCARD, str(path)], env=environment, check=False)
+    assert done.returncode == 9
+    assert verify(path) == []
+    recover(path)
+    assert examine(path).findings == examine(path).notes == []
+    assert not (path / "a/zarr.json").exists()
