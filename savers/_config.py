@@ -43,6 +43,13 @@ class SaverSettings(BaseModel):
     def _known_name(cls, value: str) -> str:
         return check_array_name(value)
 
+    @field_validator("coords")
+    @classmethod
+    def _known_coordinates(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name in value:
+            check_array_name(name)  # a coordinate is an array of the store, too
+        return value
+
     @field_validator("approach", mode="before")
     @classmethod
     def _forgiven(cls, value: object) -> object:

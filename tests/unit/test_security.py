@@ -19,7 +19,7 @@ import obstore.store
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from savers import InvalidInputError, JobSpec, StorageError, StoreInUseError, ZarrSaver
+from savers import InvalidInputError, JobSpec, Saver, StorageError, StoreInUseError, ZarrSaver
 from savers._frames import encode_frame, read_frames
 from savers._ledger import Home, replay
 from savers._verify import verify
@@ -105,6 +105,34 @@ def test_bad_field_names_of_results_are_refused(tmp_path, name):
     assert outside <= {"out.zarr", "out.zarr.ledger"}
 
 
+@pytest.mark.parametrize("name", BAD, ids=ascii)
+def test_bad_names_of_coordinates_are_refused(tmp_path, name):
+    with pytest.raises(InvalidInputError):
+        ZarrSaver(tmp_path / "out.zarr", "a", dims=(name,), coords={name: [1.0, 2.0]})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.xfail(strict=True, reason="the lock of the dataset is the lock of the root")
+@pytest.mark.parametrize("name", ["root"])
+def test_no_name_of_a_dataset_meets_that_of_a_side_file(tmp_path, name):
+    save(tmp_path / "out.zarr", name)
+    assert verify(tmp_path / "out.zarr") == []
+
+
+@pytest.mark.xfail(strict=True, reason="fields are checked against the store, not each other")
+@pytest.mark.parametrize("inner", ["a/c", "a/c/0"])
+def test_an_array_within_another_of_the_same_save_is_refused(tmp_path, inner):
+    with ZarrSaver(tmp_path / "out.zarr", "a", chunks=1) as saver, pytest.raises(InvalidInputError):
+        saver.save({"a": [1.0], inner: [2.0]})
+
+
+@pytest.mark.parametrize("name", ["sequential", "staged", "a.lock", "a@00000001"])
+def test_names_like_those_of_side_files_are_fine(tmp_path, name):
+    save(tmp_path / "out.zarr", "a")
+    save(tmp_path / "out.zarr", name)
+    assert verify(tmp_path / "out.zarr") == []
+
+
 @pytest.mark.parametrize("name", GOOD, ids=ascii)
 def test_unicode_blanks_and_signs_are_fine(tmp_path, name):
     import zarr
@@ -161,6 +189,20 @@ def test_a_link_in_place_of_a_stream_to_come_is_refused(tmp_path, victim):
     save(tmp_path / "out.zarr")
     (tmp_path / "out.zarr.ledger/a@00000002.log.new").symlink_to(victim)
     refused(tmp_path / "out.zarr")
+    assert victim.read_text() == "untouched"
+
+
+def test_a_link_in_place_of_a_sequential_ledger_is_refused(tmp_path, victim):
+    class Lines(Saver):
+        file_path = tmp_path / "out.csv"
+
+        def save(self, data, indices=None, **kwargs) -> None:
+            raise AssertionError
+
+    (tmp_path / "out.csv.ledger").mkdir()
+    (tmp_path / "out.csv.ledger/sequential.log").symlink_to(victim)
+    with pytest.raises(StorageError, match="link"):
+        Lines().open_jobs()
     assert victim.read_text() == "untouched"
 
 
