@@ -121,7 +121,8 @@ def _fold_commit(state: State, record: dict[str, Any], raw: memoryview, raw_at: 
             array.settle(tuple(start), tuple(stop), status)
     if "job" in record:
         _fold_items(state.jobs[record["job"]], record, raw)
-        state.jobs[record["job"]].state.finished |= record.get("finished", False)
+        job = state.jobs[record["job"]].state
+        job.finished = record.get("finished", False)  # a finished one whose list grew goes on
     for name, stale in record.get("replace", {}).items():
         _fold_replace(state, {"array": name, "stale": stale, "job": record.get("job")}, raw, raw_at)
     for name in record.get("dropped", ()):

@@ -36,7 +36,8 @@ _PATIENCE = 0.5  # seconds between two looks at clock and progress
 
 def plan_of(settings: Settings, call: Call, seed: int) -> TaskPlan:
     """Return what the workers need to know."""
-    return TaskPlan(settings.factory, dict(call.kwargs_task), seed, call.at_once, settings.timeout)
+    return TaskPlan(settings.factory, dict(call.kwargs_task), seed, call.at_once, settings.timeout,
+                    own=call.saver is not None)  # fmt: skip
 
 
 def kept_value(settings: Settings, outcome: Outcome) -> Any:

@@ -10,6 +10,7 @@ import traceback
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from taskmanager._copies import copied
 from taskmanager._pool import Outcome
 from taskmanager._task import Context, Task, set_context
 from taskmanager.errors import TaskManagerError, TaskTimeoutError
@@ -132,7 +133,11 @@ def _run_each(
         except BaseException as error:
             yield failed(index, error, perf_counter() - begin, worker_id)
         else:
-            yield Outcome(index, value, None, "", perf_counter() - begin, worker_id)
+            seconds = perf_counter() - begin
+            if plan.own:
+                yield Outcome(index, copied(value), None, "", seconds, worker_id, owned=True)
+            else:
+                yield Outcome(index, value, None, "", seconds, worker_id)
     context.enter_item(-1)
 
 
@@ -157,7 +162,11 @@ def _run_batch(
             yield failed(chunk[0].index, error, seconds, context.worker_id)
             return
     else:
-        yield from _dealt(chunk, values, perf_counter() - begin, context.worker_id)
+        seconds = perf_counter() - begin
+        for outcome in _dealt(chunk, values, seconds, context.worker_id):
+            if plan.own:
+                outcome.value, outcome.owned = copied(outcome.value), True
+            yield outcome
         return
     for work in chunk:  # run alone, the items show which of them is at fault
         yield from _run_batch(task, plan, [work], context, started, passing)

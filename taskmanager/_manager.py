@@ -66,7 +66,8 @@ class TaskManager:
 
     Notes
     -----
-    Saving runs on a thread of its own. A task must not change a result after returning it. A
+    Saving runs on a thread of its own. A task may use the memory of a
+    result again as soon as it returned it. A
     manager can run any number of jobs, one after the other; workers live as long as a job.
 
     Examples

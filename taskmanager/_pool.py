@@ -29,6 +29,9 @@ class TaskPlan:
         Hand whole chunks to `process_items`; when a batch fails its items run one by one.
     timeout : float or None
         Seconds an item may run, counted from the start of its execution.
+    own : bool
+        Copy the arrays of a result as soon as its item returns: the result is saved later, when
+        the task may have used its buffers again. (What crosses a process is copied anyway.)
     """
 
     factory: Callable[[], Task]
@@ -36,6 +39,7 @@ class TaskPlan:
     seed: int = 0
     at_once: bool = False
     timeout: float | None = None
+    own: bool = False
 
 
 @dataclass(slots=True)  # frozen would double what an item costs to hand out and to pickle

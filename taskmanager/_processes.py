@@ -8,6 +8,7 @@ import pickle
 import selectors
 from collections import Counter, deque
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ class ProcessPool:
     def __init__(self, plan: TaskPlan, max_workers: int) -> None:
         self.workers = max_workers
         self._plan = plan
-        self._parcel = wrap(plan)
+        self._parcel = wrap(replace(plan, own=False))
         self._launcher: Launcher | None = None
         self._queue: deque[Sequence[Work]] = deque()
         self._crew: dict[int, Member] = {}

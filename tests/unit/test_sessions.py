@@ -264,3 +264,17 @@ def test_jobs_of_a_replaced_array_are_forgotten(tmp_path):
     with ZarrSaver(path) as saver:
         assert square.submit_tasks(range(5), saver=saver).counts["executed"] == 5
     assert zarr.open_group(path)["dataset"][:].tolist() == [3.0, 0.0, 1.0, 4.0, 9.0, 16.0]
+
+
+def test_a_finished_job_that_grew_is_unfinished_until_the_rest_is_done(tmp_path):
+    def picky(item: int) -> float:
+        if item == 4:
+            raise ValueError(item)
+        return float(item)
+
+    with ZarrSaver(tmp_path / "a.zarr") as saver:
+        manager = TaskManager(picky, errors="collect", progress=False)
+        manager.submit_tasks(range(3), saver=saver)
+        assert manager.submit_tasks(range(5), saver=saver).counts["failed"] == 1
+        with pytest.raises(LedgerMismatchError, match="unfinished"):
+            manager.submit_tasks(range(10, 13), saver=saver)
