@@ -69,16 +69,20 @@ def double_crashes(
     """Kill `program` at a random call, and the next run, which recovers, at another one.
 
     `Outcome.result` is that of the second run; its stdout begins with that of the first run and a
-    line ``killed``. `count` pairs are tried, drawn by `seed`.
+    line ``killed``. `count` pairs are tried, drawn by `seed`; every kind of call is as likely as
+    any other to be the first one struck, and early calls likelier than late ones to be the second.
     """
     rng = random.Random(seed)
-    faults = _kills(_calls(program, scratch, start), MODES)
+    calls = _calls(program, scratch, start)
+    names = sorted({call.name for call in calls})
     for number in range(count):
         root = _fresh(scratch / f"double-{number}", start)
+        name = rng.choice(names)  # the rare calls matter as much as the many
+        faults = _kills([call for call in calls if call.name == name], MODES)
         first = program.run(root, rng.choice(faults))
         again = _kills(_calls(program, scratch, root), MODES)
         if again:  # none when the first run was killed after its last change
-            fault = rng.choice(again)
+            fault = again[int(len(again) * rng.random() ** 2)]  # recovery comes first
             second = program.run(root, fault)
             both = f"{first.stdout}killed\n{second.stdout}"
             yield Outcome(fault, root, replace(second, stdout=both))
