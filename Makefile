@@ -28,9 +28,10 @@ docs: $(VENV)/.docs  ## the documentation as HTML (docs/_build/html), warnings a
 	@$(BIN)/sphinx-build -q -E -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(if $(wildcard benchmarks/run.py),$(VENV)/.bench)  ## ours beside the peers, on the same work
-	@if [ -f benchmarks/run.py ]; then $(BIN)/python benchmarks/run.py; \
-	 else echo "make bench comes later: benchmarks/run.py is not there yet"; fi
+# make bench ROWS=appends,commit QUICK=1 ROUNDS=3 ONLY=ours,h5py
+bench: $(VENV)/.bench  ## ours beside the peers, on the same work (docs/benchmarks)
+	@$(BIN)/python -m benchmarks.run $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--size quick) \
+	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only "$(ONLY)")
 
 torture: $(if $(wildcard tests/torture*.py),$(VENV)/.test)  ## every crash point and fault (minutes)
 	@for script in tests/torture*.py; do \
