@@ -87,6 +87,8 @@ def test_output_of_a_killed_run_is_that_of_an_undisturbed_one(told, undisturbed)
 
 def test_plain_zarr_finds_fields_with_cf_names_and_units(told):
     group = zarr.open_group(told[0] / "forecast.zarr", mode="r")
+    assert {"Conventions", "title", "source"} <= set(group.attrs)
+    assert not {*FIELDS, "lat", "lon"} & set(group.attrs)  # theirs stand where they belong
     for name, standard, units in (
         ("vorticity", "atmosphere_relative_vorticity", "s-1"),
         ("u", "eastward_wind", "m s-1"),
