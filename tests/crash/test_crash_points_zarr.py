@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.crash.zarr_cases import Case
 
-SPREAD = 6
+SPREAD = 5
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,7 @@ def test_killed_at_any_call(case, server, start, tmp_path):
     assert wrong == []
 
 
-def test_refused_at_any_call(case, server, start, tmp_path, request):
-    if case.name == "task manager":
-        reason = "a flush that fails at the end of a call leaves the saver in use"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+def test_refused_at_any_call(case, server, start, tmp_path):
     judge = Judge(case, server, start, tmp_path)
     wrong = []
     for outcome in fail_points(judge.program, tmp_path, start, spread=SPREAD):
