@@ -17,6 +17,7 @@ import fsspec
 import numpy as np
 import obstore.store
 import pytest
+import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 
 from savers import InvalidInputError, JobSpec, Saver, StorageError, StoreInUseError, ZarrSaver
@@ -56,10 +57,11 @@ def imported(path: Path) -> set[str]:
 MODULES = [p for p in sorted((ROOT / "savers").glob("*.py")) if p.name != "testing.py"]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.name)
-def test_no_module_of_savers_imports_a_pickle(path):
-    assert imported(path) & UNSAFE == set()
-    assert "allow_pickle=True" not in path.read_text()
+def test_no_module_of_savers_imports_a_pickle():
+    assert len(MODULES) > 30
+    for path in MODULES:
+        assert imported(path) & UNSAFE == set(), path
+        assert "allow_pickle=True" not in path.read_text(), path
 
 
 def test_no_file_of_a_run_is_a_pickle(tmp_path):
@@ -79,37 +81,34 @@ def test_no_file_of_a_run_is_a_pickle(tmp_path):
 
 BAD = ["", ".", "..", "a/../b", "../a", "/a", "a/", "a//b", "a\\b", "a\0b", "a\nb", "zarr.json",
        ".zarray", ".ledger", "__private", "a/.zattrs", "x" * 201, "\ud800"]  # fmt: skip
-GOOD = ["t2m", "größe", "数据", "with blank", "a/b/c", "x" * 200, "a.b", "100%", "a@b", "c"]
+GOOD = ["t2m", "größe", "数据", "with blank", "a/b/c", "x" * 200, "a.b", "100%", "a@b", "c",
+        "sequential", "staged", "c.lock", "c@00000001"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BAD, ids=ascii)
-def test_bad_array_names_are_refused_before_anything_is_made(tmp_path, name):
-    with pytest.raises(InvalidInputError):
-        ZarrSaver(tmp_path / "out.zarr", name)
+def test_bad_names_of_arrays_and_coordinates_are_refused_before_anything_is_made(tmp_path):
+    for name in BAD:
+        with pytest.raises(InvalidInputError):
+            ZarrSaver(tmp_path / "out.zarr", name)
+        with pytest.raises(InvalidInputError):
+            ZarrSaver(tmp_path / "out.zarr", "a", dims=(name,), coords={name: [1.0, 2.0]})
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", BAD, ids=ascii)
-def test_bad_field_names_of_results_are_refused(tmp_path, name):
+def test_bad_field_names_of_results_are_refused(tmp_path):
     with ZarrSaver(tmp_path / "out.zarr", "ok") as saver:
-        with pytest.raises(InvalidInputError):
-            saver.save({name: [1.0]})
-        with pytest.raises(InvalidInputError):
-            saver.save([{name: 1.0}])
+        for name in BAD:
+            with pytest.raises(InvalidInputError):
+                saver.save({name: [1.0]})
+            with pytest.raises(InvalidInputError):
+                saver.save([{name: 1.0}])
         jobs = saver.open_jobs()
         writer = jobs.begin(JobSpec("task"), 0)
-        with pytest.raises(InvalidInputError):
-            writer.stage(0, 0, {name: 1.0})
+        for name in BAD:
+            with pytest.raises(InvalidInputError):
+                writer.stage(0, 0, {name: 1.0})
         jobs.close()
     outside = {p.relative_to(tmp_path).parts[0] for p in tmp_path.rglob("*")}
     assert outside <= {"out.zarr", "out.zarr.ledger"}
-
-
-@pytest.mark.parametrize("name", BAD, ids=ascii)
-def test_bad_names_of_coordinates_are_refused(tmp_path, name):
-    with pytest.raises(InvalidInputError):
-        ZarrSaver(tmp_path / "out.zarr", "a", dims=(name,), coords={name: [1.0, 2.0]})
-    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.xfail(strict=True, reason="the lock of the dataset is the lock of the root")
@@ -126,20 +125,12 @@ def test_an_array_within_another_of_the_same_save_is_refused(tmp_path, inner):
         saver.save({"a": [1.0], inner: [2.0]})
 
 
-@pytest.mark.parametrize("name", ["sequential", "staged", "a.lock", "a@00000001"])
-def test_names_like_those_of_side_files_are_fine(tmp_path, name):
-    save(tmp_path / "out.zarr", "a")
-    save(tmp_path / "out.zarr", name)
-    assert verify(tmp_path / "out.zarr") == []
-
-
-@pytest.mark.parametrize("name", GOOD, ids=ascii)
-def test_unicode_blanks_and_signs_are_fine(tmp_path, name):
-    import zarr
-
-    save(tmp_path / "out.zarr", name)
-    save(tmp_path / "out.zarr", name)
-    assert zarr.open_array(tmp_path / "out.zarr" / name)[:].tolist() == [1.0, 2.0, 1.0, 2.0]
+def test_unicode_blanks_and_names_like_those_of_side_files_are_fine(tmp_path):
+    for name in GOOD:
+        save(tmp_path / "out.zarr", name)
+        save(tmp_path / "out.zarr", name)
+        found = zarr.open_array(tmp_path / "out.zarr" / name)[:]
+        assert found.tolist() == [1.0, 2.0, 1.0, 2.0], name
     assert verify(tmp_path / "out.zarr") == []
 
 
@@ -430,11 +421,11 @@ def crafted(folder: Path, name: str) -> Home:
     return Home(folder, None)
 
 
-@pytest.mark.parametrize("name", CRAFTED)
-def test_a_crafted_record_is_refused(tmp_path, name):
-    home = crafted(tmp_path / "ledger", name)
-    with pytest.raises(LedgerCorruptedError, match="a@00000001"):
-        replay(home, "a")
+def test_a_crafted_record_is_refused(tmp_path):
+    for name in CRAFTED:
+        home = crafted(tmp_path / name, name)
+        with pytest.raises(LedgerCorruptedError, match="a@00000001"):
+            replay(home, "a")
 
 
 LIMITED = """
