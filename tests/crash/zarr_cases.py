@@ -354,11 +354,11 @@ class Judge:
         return wrong + self._differences(outcome.root)
 
     def _executions(self, outcome: Outcome, first: int, second: int) -> list[str]:
-        """Every interruption may cost two intervals, and the item that is running."""
+        """Every interruption may cost two intervals and the chunks at work, at most one more."""
         stdout = outcome.result.stdout
         interruptions = 1 + stdout.count("refused") + stdout.count("killed")
         items = len(next(iter(self.case.final.values())))
-        most = items + interruptions * (2 * self.case.interval + 1)
+        most = items + interruptions * 3 * self.case.interval
         if not self.case.interval or first + second <= most:
             return []
         return [f"{first} + {second} executions of {items} items, at most {most}"]
