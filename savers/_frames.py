@@ -106,7 +106,7 @@ def _header(stream: memoryview, at: int, name: str) -> tuple[int, int, int] | No
         valid = False
     if valid:
         return sizes
-    if not any(stream[at:]):
+    if not any(stream[at + HEADER - 1 :]):  # blocks that a power cut left unwritten
         return None
     raise _damaged(name, at)
 

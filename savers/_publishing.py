@@ -125,7 +125,7 @@ class Publisher:
         if self.session.folder is None:
             yield
         else:
-            with moment(self.session.folder / "root.lock"):
+            with moment(self.session.folder / "@root.lock"):
                 yield
 
     def _remove_gone(self) -> None:

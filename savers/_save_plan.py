@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -196,13 +196,22 @@ class SavePlan:
         if name in self.saver.labels:
             message = f"array {name!r} has the name of a coordinate in {self.saver.where}"
             raise InvalidInputError(message)
+        planned = {entry["layout"]["name"] for entry in self.new}
+        for other in planned:
+            if other.startswith(f"{name}/"):
+                self._refuse_within(other, name)
         parts = name.split("/")[:-1]
         for depth in range(len(parts)):
             parent = "/".join(parts[: depth + 1])
+            if parent in planned:
+                self._refuse_within(name, parent)
             with contextlib.suppress(FormatError):  # a group, as it should be
                 if self.session.format.adopt(self.session.store, parent) is not None:
-                    message = f"can't save {name!r}: {parent!r} in {self.saver.where} is an array"
-                    raise InvalidInputError(message)
+                    self._refuse_within(name, parent)
+
+    def _refuse_within(self, name: str, parent: str) -> NoReturn:
+        message = f"can't save {name!r}: {parent!r} in {self.saver.where} is an array"
+        raise InvalidInputError(message)
 
     def coordinates(self, layout: ArrayLayout) -> None:
         """Plan the coordinate arrays of an array's dimensions."""
