@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Case:
     visible : callable (rows, ...) -> bool
         Whether what a plain reader sees of array `name` is allowed at any time.
     kept : callable (root, acknowledged numbers) -> list of str
-        What is wrong after the next open.
+        What is wrong after recovering.
     final : dict of str to ndarray
         Content when the program has ended well.
     interval : int
@@ -47,9 +47,7 @@ class Case:
     kept: Callable[[Path, list[int]], list[str]]
     final: Views
     start: tuple[str, dict[str, Any]] | None = None
-    approach: str = "append"
     interval: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
 
     def program(self, server: ForkServer, **more: Any) -> Program:
         return server.function(f"{PROGRAMS}:{self.function}", **self.kwargs, **more)
@@ -131,7 +129,7 @@ def batches_kept(size: int, *names: str) -> Callable[[Path, list[int]], list[str
             rows = read(root, name, consolidated=None)
             there = 0 if rows is None else len(rows)
             if there < promised or there % size:
-                wrong.append(f"{there} rows of {name!r} after the next open, {promised} promised")
+                wrong.append(f"{there} rows of {name!r} after recovering, {promised} promised")
         return wrong
 
     return check
@@ -251,7 +249,6 @@ def cases(size: int = 1) -> list[Case]:
             visible=one_generation(10, 7),
             kept=new_kept(7),
             final={"x": values(range(7), 1)},
-            approach="overwrite",
         ),
         Case(
             "update",
@@ -261,7 +258,6 @@ def cases(size: int = 1) -> list[Case]:
             visible=old_or_new(15),
             kept=updates_kept(UPDATES),
             final={"x": updated(15, UPDATES)},
-            approach="update",
         ),
     ]
 
@@ -290,7 +286,7 @@ class Judge:
         self.case = case
         self.scratch = scratch
         self.program = case.program(server, **settings)
-        self.reopen = server.function(f"{PROGRAMS}:reopen", approach=case.approach, **settings)
+        self.recover = server.function(f"{PROGRAMS}:publish_rest")
         self._reference = self._undisturbed(start)
 
     def _undisturbed(self, start: Path) -> dict[str, object]:
@@ -303,11 +299,11 @@ class Judge:
         return tree(root)
 
     def after(self, outcome: Outcome) -> list[str]:
-        """Check what readers see, what the next open brings, and that the same call completes."""
+        """Check what readers see, what recovering brings, and that the same call completes."""
         wrong = self._visible(outcome.root, "at once")
         again = self.scratch / "again"
         shutil.copytree(outcome.root, again)
-        wrong += self._next_open(again, outcome)
+        wrong += self._recovered(again, outcome)
         shutil.rmtree(again)
         wrong += self._same_call(outcome)
         return [f"{self.case.name}: {outcome}: {text}" for text in wrong]
@@ -331,15 +327,12 @@ class Judge:
             ]
         return wrong
 
-    def _next_open(self, root: Path, outcome: Outcome) -> list[str]:
-        result = self.reopen.run(root)
+    def _recovered(self, root: Path, outcome: Outcome) -> list[str]:
+        result = self.recover.run(root)
         if result.returncode:
-            return [f"the next open fails: {_last(result.stderr)}"] if self._exists(root) else []
-        wrong = self._visible(root, "after the next open")
+            return [f"recovering fails: {_last(result.stderr)}"]
+        wrong = self._visible(root, "after recovering")
         return wrong or self.case.kept(root, acknowledged(outcome.result.stdout, "saved"))
-
-    def _exists(self, root: Path) -> bool:
-        return self.case.approach == "append" or (root / STORE).exists()
 
     def _same_call(self, outcome: Outcome) -> list[str]:
         result = self.program.run(outcome.root)

@@ -6,6 +6,7 @@ A line on stdout is an acknowledgement: what it names must be there from then on
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from savers import ItemStatus, JobSpec, StorageError, ZarrSaver
+from savers import ItemStatus, JobSpec, NotFoundError, StorageError, ZarrSaver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +52,8 @@ def open_saver(root: Path, approach: str = "append", **settings: Any) -> ZarrSav
     return ZarrSaver(root / STORE, "x", approach, codecs=None, **settings)
 
 
-def recover(saver: ZarrSaver) -> None:
-    """Publish what the last run has committed."""
+def finish_last_run(saver: ZarrSaver) -> None:
+    """Publish what the last run has committed, so that plain zarr tells how far it came."""
     session = saver.session()
     with session.mutex:
         insist(session.open)
@@ -74,7 +75,7 @@ def rows_there(root: Path, name: str = "x") -> int:
 def append(root: Path, batches: int, rows: int, every: int = 2, **settings: Any) -> None:
     """Append batches of rows, publishing after every few of them."""
     saver = insist(functools.partial(open_saver, root, **settings))
-    recover(saver)
+    finish_last_run(saver)
     for batch in range(rows_there(root) // rows, batches):
         data = values(range(batch * rows, (batch + 1) * rows))
         insist(functools.partial(saver.save, data))
@@ -88,7 +89,7 @@ def append(root: Path, batches: int, rows: int, every: int = 2, **settings: Any)
 def append_two(root: Path, batches: int, rows: int, **settings: Any) -> None:
     """Append to two arrays at once: a batch is in both or in neither."""
     saver = insist(functools.partial(open_saver, root, **settings))
-    recover(saver)
+    finish_last_run(saver)
     for batch in range(rows_there(root, "a") // rows, batches):
         data = values(range(batch * rows, (batch + 1) * rows))
         insist(functools.partial(saver.save, {"a": data, "b": -data}))
@@ -170,10 +171,12 @@ def update(root: Path, indices: list[list[int]], generation: int, **settings: An
     acknowledge("closed")
 
 
-# ---- the next open ----
+# ---- after a crash, without running anything ----
 
 
-def reopen(root: Path, approach: str = "append", **settings: Any) -> None:
-    """Open and close, saving nothing: what only the ledger holds is published."""
-    with open_saver(root, approach, **settings) as saver:
-        recover(saver)
+def publish_rest(root: Path) -> None:
+    """What `python -m savers recover` does."""
+    from savers._recover import recover as finish
+
+    with contextlib.suppress(NotFoundError):  # killed before there was anything
+        finish(root / STORE)
