@@ -104,9 +104,10 @@ def verify(path: object, storage_options: Mapping[str, Any] | None = None) -> li
 
     Notes
     -----
-    Reads only, and takes no lock: while somebody writes, what changes meanwhile is left out.
-    Not found are: changes of white space in metadata documents; chunks of arrays that another
-    program made, until a saver rewrote them; attributes that another program added to the root.
+    Reads only, and takes no lock: while somebody writes, what changes meanwhile is left out, and so
+    are, there and after a crash, shapes and fill values that are yet to be published. Not found are
+    changes of white space in metadata documents, chunks of arrays that another program made (until
+    a saver rewrites them) and attributes that another program added to a group.
 
     Examples
     --------
