@@ -43,6 +43,7 @@ def kinds(cuts: int, spread: int | None) -> dict[str, tuple[Strike, dict[str, st
         "killed": (functools.partial(crash_points, spread=spread), {}),
         "killed twice": (functools.partial(double_crashes, count=cuts), {}),
         "refused": (functools.partial(fail_points, spread=spread), {}),
+        "refused, power": (functools.partial(fail_points, spread=spread), {"durability": "power"}),
         "power cut": (strict, {"durability": "power"}),
         "power cut, ordered": (ordered, {"durability": "power"}),
         "power cut without fsync": (strict, {"durability": "process"}),
