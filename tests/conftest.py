@@ -94,7 +94,9 @@ def files() -> dict[object, str]:
 
 
 def shm() -> dict[object, str]:
-    return {name: f"/dev/shm/{name}" for name in os.listdir("/dev/shm") if not _foreign(name)}
+    """Return files; folders there are joblib's, of whatever program."""
+    names = [entry.name for entry in os.scandir("/dev/shm") if entry.is_file()]
+    return {name: f"/dev/shm/{name}" for name in names if not _foreign(name)}
 
 
 def _foreign(name: str) -> bool:
