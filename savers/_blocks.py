@@ -81,12 +81,11 @@ def _from_torch(tensor: Any, name: str) -> NDArray[Any]:
         message = f"{name!r}: expected a dense tensor with values, got {kind}"
         raise InvalidTypeError(message)
     dtype, tensor = str(tensor.dtype).removeprefix("torch."), tensor.detach().cpu()
-    if dtype == "bfloat16" or dtype.startswith("float8"):
-        tensor = tensor.float()  # NumPy has no such dtype; float32 holds every value of it
-    elif dtype == "complex32":
-        tensor = tensor.cfloat()
+    widened = dtype in ("bfloat16", "complex32") or dtype.startswith("float8")
+    if widened:  # NumPy has no such dtype; this one holds every value of it
+        tensor = tensor.cfloat() if dtype == "complex32" else tensor.float()
     array: NDArray[Any] = tensor.resolve_conj().resolve_neg().numpy()
-    return array
+    return array.view(np.dtype(array.dtype, metadata={"torch_dtype": dtype})) if widened else array
 
 
 def _from_dlpack(value: Any) -> NDArray[Any]:
@@ -155,9 +154,11 @@ def _stack(items: list[Any], name: str) -> NDArray[Any]:
 
 def _joined(blocks: Sequence[NDArray[Any]], name: str) -> NDArray[Any]:
     """Stack blocks in the dtype that holds them all; integers must survive among floats."""
-    common = np.result_type(*{block.dtype for block in blocks})
+    kinds = {block.dtype for block in blocks}
+    common = np.result_type(*kinds)
     numbered = enumerate(blocks)
-    return np.stack([fit(block, common, f"{name}[{position}]") for position, block in numbered])
+    block = np.stack([fit(block, common, f"{name}[{position}]") for position, block in numbered])
+    return block.view(*kinds) if len(kinds) == 1 else block  # with what the dtype says of itself
 
 
 def _require_alike(blocks: Sequence[NDArray[Any]], name: str) -> None:

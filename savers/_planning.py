@@ -175,7 +175,8 @@ class Planner:
             NewArray(
                 name, kept, shape, settled,
                 None if shards is None else check_chunks(shards, planned, name),
-                dims, self.asked("fill_value", name), self.attributes(name), self._codecs(),
+                dims, self.asked("fill_value", name),
+                {**dict(dtype.metadata or {}), **self.attributes(name)}, self._codecs(),
                 growing, tuple(cells), self.asked("dtype", name) is not None, generation,
             )
         )  # fmt: skip

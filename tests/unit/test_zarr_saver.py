@@ -230,6 +230,18 @@ def test_tensors(path):
     assert read(path).dtype == np.dtype("f4")
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e5m2"])
+def test_a_dtype_that_numpy_has_not_is_noted_beside_the_values(path, dtype):
+    torch = pytest.importorskip("torch")
+    rows = torch.tensor([[0.5, 1.0], [2.0, -4.0]]).to(getattr(torch, dtype))
+    for number, data in enumerate((rows, list(rows), {"dataset": rows})):
+        target = path.with_name(f"{number}.zarr")
+        save(target, data)
+        array = zarr.open_group(target, mode="r")["dataset"]
+        assert dict(array.attrs) == {"torch_dtype": dtype}
+        assert array[...].tolist() == rows.tolist()
+
+
 # -- update ----------------------------------------------------------------------------------------
 
 MASK = np.array([True, False, True, False, False, True])
