@@ -25,18 +25,19 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     data = as_json(row, results, machine, size)
     (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
-    made = lines(row, results)
-    text = _page(name, row, results, made, data)
+    text = page(name, row, results, data)
     (folder / f"{name}.md").write_text(text)
-    if made:
-        _plot(folder / f"{name}.svg", row, made)
+    if results.figures:
+        _plot(folder / f"{name}.svg", row, lines(row, results))
     return text
 
 
 # -- the page ----------------------------------------------------------------------------------
 
 
-def _page(name: str, row: Row, results: Results, made: Sequence[Line], data: dict[str, Any]) -> str:
+def page(name: str, row: Row, results: Results, data: dict[str, Any]) -> str:
+    """Return the Markdown page of a row."""
+    made = lines(row, results)
     rounds = max((len(each) for each in results.figures.values()), default=0)
     size = ", ".join(f"{key} {value:,}" for key, value in row.sizes[data["size"]["name"]].items())
     parts = [f"# {row.title}", row.story, f"Size: {size}. {rounds} rounds."]

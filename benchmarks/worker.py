@@ -33,6 +33,10 @@ def prepare(row: Row, this: Round) -> Figures:
     return {}
 
 
+def prepared(this: Round) -> None:
+    """The contenders of the row will see whether their inputs are there."""
+
+
 def answer(contender: Contender, asked: dict[str, Any]) -> dict[str, Any]:
     """Do one round; what fails is told, with its traceback."""
     this = Round(Path(asked["folder"]), Path(asked["inputs"]), asked["size"], asked["number"])
@@ -56,7 +60,7 @@ def main() -> None:
     module, name = sys.argv[1:3]
     out = _own_stdout()
     row = importlib.import_module(module).ROW
-    making = Contender("prepare", lambda this: prepare(row, this), lambda this: None)
+    making = Contender("prepare", lambda this: prepare(row, this), prepared)
     contender = next(one for one in (making, *row.contenders) if one.name == name)
     for line in sys.stdin:
         print(json.dumps(answer(contender, json.loads(line))), file=out, flush=True)
