@@ -1,9 +1,9 @@
 """Random SIGKILLs of a driver with workers: ``python tests/torture_driver.py [KILLS] [SEED ...]``.
 
-Runs one job on worker processes, kills its driver at a random moment, looks with plain zarr, and calls
-it again, until the job is done; then the next job, until so many kills have hit. Each finished store
-must equal that of an undisturbed run in every chunk and document. Exit status 1 when anything was
-wrong.
+Runs one job on worker processes, kills its driver at a random moment, looks with plain zarr, and
+calls it again until the job is done; then the next job, until so many kills have hit. Each finished
+store must equal that of an undisturbed run in every chunk and document. Exit status 1 when anything
+was wrong.
 """
 
 from __future__ import annotations
