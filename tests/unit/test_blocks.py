@@ -197,7 +197,7 @@ def test_what_is_no_array_is_refused_naming_the_first_odd_item(data, error, says
         ([True, False], np.array([True, False])),
         ([1 + 2j, 0j], np.array([1 + 2j, 0])),
         (np.arange(6, dtype=">i2")[::-2], np.array([5, 3, 1], ">i2")),
-        ([np.datetime64("2000-01-01"), np.datetime64("NaT")],
+        ([np.datetime64("2000-01-01"), np.datetime64("NaT", "D")],
          np.array(["2000-01-01", "NaT"], "M8[D]")),
         ([np.datetime64("2000-01-01"), np.datetime64("2000-01-01T01")],
          np.array(["2000-01-01T00", "2000-01-01T01"], "M8[h]")),
