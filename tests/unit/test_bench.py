@@ -15,6 +15,7 @@ from benchmarks.contender import Contender, Figure, Row
 from benchmarks.rounds import Process, Results, RoundError, run_row
 from benchmarks.summary import Spread, as_json, best_peer, lines
 
+ROOT = run.DOCS.parent.parent
 LIAR = """
 from pathlib import Path
 
