@@ -91,7 +91,7 @@ class ChunkStore:
         if not blocks:
             return []
         calls = [functools.partial(self._put, state, *block) for block in blocks]
-        done, errors = self._engine.run(calls)
+        done, errors = self._engine.run(calls, [block.nbytes for _, _, block in blocks])
         if errors:
             self.drop(done)
             raise errors[0]
@@ -99,15 +99,18 @@ class ChunkStore:
 
     def _put(self, state: State, array: ArrayState, index: Index, block: NDArray[Any]) -> Put:
         layout = array.layout
-        data = self.codec(layout).encode(to_stored(block))
+        parts = self.codec(layout).parts(to_stored(block))
+        size, crc = 0, 0
+        for part in parts:
+            size, crc = size + len(part), crc32c(part, crc)
         key, token = self.format.chunk_key(layout, index), ""
         committed = index in array.chunks or visible(array, index, state)
         if isinstance(self.store, LocalStore) and committed:
             token = f"{self.mark}{uuid.uuid4().hex}"
-            self.store.stage(token, data)
+            self.store.stage(token, *parts)
         else:
-            self.store.write(key, data)
-        return Put((layout.name, layout.generation, index), len(data), crc32c(data), token, key)
+            self.store.write(key, *parts)
+        return Put((layout.name, layout.generation, index), size, crc, token, key)
 
     def drop(self, puts: Sequence[Put]) -> None:
         """Remove what waits aside for a record that will not come."""

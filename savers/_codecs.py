@@ -7,28 +7,42 @@ through zarr itself, by way of an array of exactly one chunk in memory. Both giv
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from savers._compressors import compressors_v2, compressors_v3
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from savers._compressors import Transform
+
 __all__ = ["ChunkCodec", "chunk_codec", "preset"]
 
-Transform = tuple["Callable[[Any], Any]", "Callable[[Any], Any]"]  # encode, decode
+Bytes = bytes | memoryview
 
 
-class ChunkCodec(Protocol):
+class ChunkCodec(ABC):
     """Encode and decode whole chunks; safe to use from several threads."""
 
-    def encode(self, block: NDArray[Any]) -> bytes:
-        """Return the stored object for a block of the chunk's shape."""
+    @abstractmethod
+    def parts(self, block: NDArray[Any]) -> list[Bytes]:
+        """Return the stored object for a block of the chunk's shape, in parts.
 
+        They may be views of `block`: good until it changes.
+        """
+
+    @abstractmethod
     def decode(self, data: bytes) -> NDArray[Any]:
         """Return the block that a stored object holds (read-only or not)."""
+
+    def encode(self, block: NDArray[Any]) -> bytes:
+        """Return the stored object in one piece, which nobody else holds."""
+        return b"".join(self.parts(block))
 
 
 def preset(name: str | None, dtype: np.dtype[Any]) -> Any:
@@ -78,7 +92,7 @@ def chunk_codec(metadata: Mapping[str, Any], chunks: Sequence[int]) -> ChunkCode
     return DirectChunks(*direct, tuple(chunks))
 
 
-class DirectChunks:
+class DirectChunks(ChunkCodec):
     """Values as bytes, through a chain of compressors."""
 
     def __init__(
@@ -88,19 +102,22 @@ class DirectChunks:
         self.chain = chain
         self.chunks = chunks
 
-    def encode(self, block: NDArray[Any]) -> bytes:
-        data: Any = np.ascontiguousarray(block, dtype=self.dtype)
-        if not self.chain:
-            return bytes(data.data.cast("B")) if data.size else b""
+    def parts(self, block: NDArray[Any]) -> list[Bytes]:
+        data: Any = raw_bytes(np.ascontiguousarray(block, dtype=self.dtype))
         for forward, _ in self.chain:
             data = forward(data)
-        return bytes(data)
+        return [data]
 
     def decode(self, data: bytes) -> NDArray[Any]:
         value: Any = data
         for _, back in reversed(self.chain):
             value = back(value)
         return np.frombuffer(value, self.dtype).reshape(self.chunks)
+
+
+def raw_bytes(values: NDArray[Any]) -> memoryview:
+    """Return the bytes of contiguous values, without a copy."""
+    return values.reshape(-1).view(np.uint8).data
 
 
 _V3_TYPES = frozenset(
@@ -116,10 +133,8 @@ def _direct_v3(metadata: Mapping[str, Any]) -> tuple[np.dtype[Any], list[Transfo
         return None
     endian = first.get("configuration", {}).get("endian", "little")
     dtype = np.dtype(metadata["data_type"]).newbyteorder("<" if endian == "little" else ">")
-    makers = {"blosc": _blosc, "zstd": _zstd, "gzip": _gzip, "crc32c": _crc32c}
-    if any(codec["name"] not in makers for codec in rest):
-        return None
-    return dtype, [makers[codec["name"]](codec.get("configuration", {})) for codec in rest]
+    chain = compressors_v3(rest)
+    return None if chain is None else (dtype, chain)
 
 
 def _direct_v2(metadata: Mapping[str, Any]) -> tuple[np.dtype[Any], list[Transform]] | None:
@@ -128,60 +143,10 @@ def _direct_v2(metadata: Mapping[str, Any]) -> tuple[np.dtype[Any], list[Transfo
     dtype = np.dtype(metadata["dtype"])
     if dtype.kind not in "biufc":
         return None
-    if metadata["compressor"] is None:
-        return dtype, []
-    import numcodecs
-
-    codec = numcodecs.get_codec(dict(metadata["compressor"]))
-    return dtype, [(codec.encode, codec.decode)]
+    return dtype, compressors_v2(metadata["compressor"])
 
 
-def _blosc(settings: Mapping[str, Any]) -> Transform:
-    from numcodecs.blosc import Blosc
-
-    shuffle = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}[settings["shuffle"]]
-    size = settings["typesize"]
-    codec = Blosc(settings["cname"], settings["clevel"], shuffle, settings.get("blocksize", 0))
-
-    def encode(data: Any) -> Any:
-        typed = size > 1 and memoryview(data).nbytes % size == 0  # not so behind other codecs
-        return codec.encode(np.frombuffer(data, f"V{size}") if typed else data)
-
-    return encode, codec.decode
-
-
-def _zstd(settings: Mapping[str, Any]) -> Transform:
-    from numcodecs.zstd import Zstd
-
-    codec = Zstd(settings["level"], settings.get("checksum", False))
-    return codec.encode, codec.decode
-
-
-def _gzip(settings: Mapping[str, Any]) -> Transform:
-    from numcodecs.gzip import GZip
-
-    codec = GZip(settings["level"])
-    return codec.encode, codec.decode
-
-
-def _crc32c(settings: Mapping[str, Any]) -> Transform:
-    from crc32c import crc32c
-
-    def encode(data: Any) -> bytes:
-        body = bytes(memoryview(data).cast("B"))
-        return body + crc32c(body).to_bytes(4, "little")
-
-    def decode(data: Any) -> memoryview:
-        body, sum_ = memoryview(data)[:-4], bytes(memoryview(data)[-4:])
-        if crc32c(body).to_bytes(4, "little") != sum_:
-            message = "a stored chunk does not match its checksum"
-            raise ValueError(message)
-        return body
-
-    return encode, decode
-
-
-class ZarrChunks:
+class ZarrChunks(ChunkCodec):
     """Any codecs, by way of a zarr array of one chunk in memory (one a thread)."""
 
     def __init__(self, metadata: Mapping[str, Any], chunks: tuple[int, ...]) -> None:
@@ -189,11 +154,10 @@ class ZarrChunks:
         self.chunks = chunks
         self._local = threading.local()
 
-    def encode(self, block: NDArray[Any]) -> bytes:
+    def parts(self, block: NDArray[Any]) -> list[Bytes]:
         array, memory = self._array()
         array[...] = block
-        data: bytes = memory[self._key()].to_bytes()
-        return data
+        return [memory[self._key()].to_bytes()]
 
     def decode(self, data: bytes) -> NDArray[Any]:
         from zarr.core.buffer import default_buffer_prototype

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Box", "CommitPlan", "Write"]
 
+#: Extent of a growing axis, as far as cutting a block into chunks goes.
+ENDLESS = (1 << 63) - 1
+
 Index = tuple[int, ...]
 Box = tuple[Index, Index, int]  # first and one-past-last cell along the cell axes, and a status
 
@@ -95,7 +98,7 @@ class CommitPlan:
         block = write.region.arrange(write.block)
         extent = layout.shape
         if layout.growing:
-            extent = (np.iinfo(np.int64).max, *extent[1:])
+            extent = (ENDLESS, *extent[1:])
         for piece in pieces(write.region, layout.chunks, extent):
             chunk = (layout.name, layout.generation, piece.chunk)
             self.touched.setdefault(chunk, []).append((piece, block))
@@ -116,8 +119,17 @@ class CommitPlan:
         axes = array.layout.cells
         sizes = [array.layout.chunks[axis] for axis in axes]
         first = [index[axis] * n for axis, n in zip(axes, sizes, strict=True)]
+        boxes = self.cells.get(chunk[0], ())
+        for start, stop, _ in boxes:
+            bounds = zip(start, stop, first, sizes, strict=True)
+            if all(a <= f and f + n <= b for a, b, f, n in bounds):
+                return True
+        if array.layout.growing:
+            rows = max(array.rows, *(stop[0] for _, stop, _ in boxes), 0)
+            if rows < first[0] + sizes[0]:
+                return False
         status = _window(array.status, first, sizes, growing=array.layout.growing)
-        for start, stop, _ in self.cells.get(chunk[0], ()):
+        for start, stop, _ in boxes:
             inside = tuple(
                 slice(max(0, a - f), max(0, b - f))
                 for a, b, f in zip(start, stop, first, strict=True)

@@ -7,30 +7,53 @@ import errno
 import os
 import shutil
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from savers.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Sequence
+    from types import TracebackType
 
-__all__ = ["make_side_folder", "refuse_link", "storage_errors", "sync_folder", "write_all"]
+__all__ = [
+    "make_side_folder",
+    "refuse_link",
+    "storage_errors",
+    "sync_folder",
+    "write_all",
+    "write_parts",
+]
+
+#: As many parts as Linux and macOS take in one call (IOV_MAX).
+MOST_PARTS = 1024
 
 Bytes = bytes | bytearray | memoryview
 
 
-@contextlib.contextmanager
-def storage_errors(operation: str, path: Path) -> Iterator[None]:
+class storage_errors:  # noqa: N801 -- used as the context managers of contextlib are
     """Turn an OSError into a `StorageError` that names path, operation and free space."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        free = _free_space(path)
-        message = f"can't {operation} {path}: {error.strerror or error} ({free})"
-        raise StorageError(error.errno, message) from error
+
+    __slots__ = ("operation", "path")
+
+    def __init__(self, operation: str, path: Path | str) -> None:
+        self.operation = operation
+        self.path = path
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            free = _free_space(Path(self.path))
+            reason = error.strerror or error
+            message = f"can't {self.operation} {self.path}: {reason} ({free})"
+            raise StorageError(error.errno, message) from error
 
 
 def _free_space(path: Path) -> str:
@@ -46,6 +69,15 @@ def write_all(descriptor: int, data: Bytes) -> None:
     done = os.write(descriptor, view)
     while done < len(view):
         done += os.write(descriptor, view[done:])
+
+
+def write_parts(descriptor: int, parts: Sequence[Bytes]) -> None:
+    """Write parts one behind the other, many with one call."""
+    for first in range(0, len(parts), MOST_PARTS):
+        batch = parts[first : first + MOST_PARTS]
+        done = os.writev(descriptor, batch)
+        if done < sum(len(part) for part in batch):
+            write_all(descriptor, memoryview(b"".join(batch))[done:])
 
 
 def make_side_folder(folder: Path) -> None:
@@ -80,7 +112,7 @@ def refuse_link(path: Path) -> None:
         raise StorageError(errno.ELOOP, message)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | str) -> None:
     """Make the entries of a folder survive a power cut; no error where it is gone."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -26,6 +26,7 @@ __all__ = ["Frame", "encode_frame", "read_frames"]
 
 HEADER = 38  # "R " + 4 * 8 digits + 3 spaces + newline
 LONGEST = 0xFFFFFFFF
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Frame:
 
 def encode_frame(record: dict[str, Any], raw: Sequence[bytes | memoryview] = ()) -> bytes:
     """Return the frame of a record."""
-    text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    text = _JSON.encode(record).encode()
     body = b"".join((text, *raw))
     if len(body) > LONGEST:
         message = f"a ledger record of {len(body)} bytes is too long; save fewer results at once"

@@ -118,24 +118,25 @@ def pieces(region: Region, chunks: tuple[int, ...], extent: tuple[int, ...]) -> 
 def _box_pieces(
     region: Region, chunks: tuple[int, ...], extent: tuple[int, ...]
 ) -> Iterator[Piece]:
-    axes = [_slice_parts(s, n) for s, n in zip(region.selectors, chunks, strict=True)]
+    axes = [_slice_parts(*axis) for axis in zip(region.selectors, chunks, extent, strict=True)]
     for parts in itertools.product(*axes):
-        index = tuple(part[0] for part in parts)
-        inside = tuple(part[1] for part in parts)
-        whole = all(
-            cut.start == 0 and cut.stop == min(n, size - i * n)
-            for cut, n, size, i in zip(inside, chunks, extent, index, strict=True)
-        )
-        yield Piece(index, inside, tuple(part[2] for part in parts), whole)
+        index, inside, source, whole = zip(*parts, strict=True) if parts else ((), (), (), ())
+        yield Piece(index, inside, source, all(whole))
 
 
-def _slice_parts(selector: Selector, size: int) -> list[tuple[int, slice, slice]]:
+def _slice_parts(
+    selector: Selector, size: int, extent: int
+) -> list[tuple[int, slice, slice, bool]]:
+    """Chunk, place in it, place in the data, and whether that is all of the chunk, of an axis."""
     start, stop = selector.start, selector.stop  # type: ignore[union-attr]
     parts = []
     for chunk in range(start // size, -(-stop // size) if stop > start else start // size):
-        low, high = max(start, chunk * size), min(stop, (chunk + 1) * size)
-        inside = slice(low - chunk * size, high - chunk * size)
-        parts.append((chunk, inside, slice(low - start, high - start)))
+        begin, end = chunk * size, (chunk + 1) * size
+        low, high = max(start, begin), min(stop, end)
+        whole = low == begin and high == min(end, extent)
+        parts.append(
+            (chunk, slice(low - begin, high - begin), slice(low - start, high - start), whole)
+        )
     return parts
 
 

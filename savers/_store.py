@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from savers._files import make_side_folder, storage_errors, sync_folder, write_all
+from savers._files import make_side_folder, storage_errors, sync_folder, write_parts
 from savers._secrets import masked, shows
 from savers.errors import StorageError
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["LocalStore", "MappingStore", "ObstoreMapping", "Store", "ZarrMemory"]
+
+#: Folders remembered as being there; a chunk grid of many axes has one for each of its rows.
+MOST_KNOWN = 10_000
 
 Bytes = bytes | bytearray | memoryview
 
@@ -32,8 +35,11 @@ class Store(Protocol):
     def put(self, key: str, data: Bytes) -> None:
         """Create or replace an object; readers see the old or the new one, never a part."""
 
-    def write(self, key: str, data: Bytes) -> None:
-        """Create an object that no reader looks at yet; a crash may leave half of it."""
+    def write(self, key: str, *parts: Bytes) -> None:
+        """Create an object that no reader looks at yet; a crash may leave half of it.
+
+        Its bytes are the parts, one behind the other.
+        """
 
     def delete(self, key: str) -> None:
         """Remove an object; no error where there is none."""
@@ -67,8 +73,9 @@ class LocalStore:
         self.root = root
         self.scratch = scratch
         self.synced = synced
-        self._known: set[Path] = set()
-        self._unsynced: set[Path] = set()
+        self._root, self._scratch = str(root), str(scratch)  # joined often: text is quicker
+        self._known: set[str] = set()
+        self._unsynced: set[str] = set()
         self._count = 0
 
     def get(self, key: str) -> bytes | None:
@@ -76,7 +83,7 @@ class LocalStore:
         with storage_errors("read", path):
             try:
                 return path.read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
     def put(self, key: str, data: Bytes) -> None:
@@ -84,30 +91,31 @@ class LocalStore:
         self._count += 1
         self.publish(token, key)
 
-    def write(self, key: str, data: Bytes) -> None:
-        self._create(self.root / key, data)
+    def write(self, key: str, *parts: Bytes) -> None:
+        self._create(f"{self._root}/{key}", parts)
 
-    def stage(self, token: str, data: Bytes) -> str:
+    def stage(self, token: str, *parts: Bytes) -> str:
         """Write an object aside; `publish` moves it to its key in one step."""
-        if self.scratch not in self._known:
+        if self._scratch not in self._known:
             make_side_folder(self.scratch.parent)
             make_side_folder(self.scratch)
-        self._create(self.scratch / token, data)
+        self._create(f"{self._scratch}/{token}", parts)
         return token
 
     def publish(self, token: str, key: str) -> None:
         """Rename a staged object to its key."""
-        path = self.root / key
+        path = f"{self._root}/{key}"
+        folder = os.path.dirname(path)
         with storage_errors("replace", path):
-            self._ensure_folder(path.parent)
-            os.replace(self.scratch / token, path)
-        self._note(path.parent)
+            self._ensure_folder(folder)
+            os.replace(f"{self._scratch}/{token}", path)
+        self._note(folder)
 
     def delete(self, key: str) -> None:
         path = self.root / key
         with storage_errors("delete", path):
             path.unlink(missing_ok=True)
-        self._note(path.parent)
+        self._note(str(path.parent))
 
     def list(self, prefix: str) -> Iterator[str]:
         top = self.root / prefix
@@ -130,37 +138,50 @@ class LocalStore:
             with storage_errors("sync", folder):
                 sync_folder(folder)
 
-    def _create(self, path: Path, data: Bytes) -> None:
+    def _create(self, path: str, parts: Sequence[Bytes]) -> None:
+        folder = os.path.dirname(path)
         with storage_errors("write", path):
-            descriptor = self._open_new(path)
+            descriptor = self._open_new(path, folder)
             try:
-                write_all(descriptor, data)
+                write_parts(descriptor, parts)
                 if self.synced:
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        self._note(path.parent)
+        self._note(folder)
 
-    def _open_new(self, path: Path) -> int:
+    def _open_new(self, path: str, folder: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._ensure_folder(path.parent)
+        self._ensure_folder(folder)
         try:
             return os.open(path, flags, 0o666)
         except FileNotFoundError:  # somebody removed the folder since
             self._known.clear()
-            self._ensure_folder(path.parent)
+            self._ensure_folder(folder)
             return os.open(path, flags, 0o666)
 
-    def _ensure_folder(self, folder: Path) -> None:
+    def _ensure_folder(self, folder: str) -> None:
         if folder in self._known:
             return
-        missing = [f for f in (folder, *folder.parents) if not f.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        for made in missing:
-            self._note(made.parent)
+        self._make_folder(folder)
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
         self._known.add(folder)
 
-    def _note(self, folder: Path) -> None:
+    def _make_folder(self, folder: str) -> None:
+        """Make a folder, trying first what is most often so: the one above it is there."""
+        above = os.path.dirname(folder)
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            self._make_folder(above)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder)
+        self._note(above)
+
+    def _note(self, folder: str) -> None:
         if self.synced:
             self._unsynced.add(folder)
 
@@ -201,8 +222,8 @@ class MappingStore:
         with self._errors("write", key):
             self.mapping[key] = self._value(bytes(data))
 
-    def write(self, key: str, data: Bytes) -> None:
-        self.put(key, data)
+    def write(self, key: str, *parts: Bytes) -> None:
+        self.put(key, parts[0] if len(parts) == 1 else b"".join(parts))
 
     def delete(self, key: str) -> None:
         with self._errors("delete", key), contextlib.suppress(KeyError, FileNotFoundError):
