@@ -90,6 +90,7 @@ OURS = {
     "small": "ours (sharded)",
     "tasks": "ours, threads, map",
     "transfer": "ours, processes, map",
+    "kept": "ours, 100 a commit",
     "resume": "ours",
 }
 
