@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from savers._chunked import ChunkedSaver
 from savers._jobs import Failure, ItemStatus, JobLedger, JobSpec, JobState, JobWriter
 from savers._saver import Saver
 from savers._verify import Finding, verify
@@ -22,6 +23,7 @@ from savers.errors import (
 
 __all__ = [
     "AlreadyExistsError",
+    "ChunkedSaver",
     "ClosedError",
     "CoordinateNotFoundError",
     "Failure",
