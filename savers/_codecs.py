@@ -6,43 +6,24 @@ through zarr itself, by way of an array of exactly one chunk in memory. Both giv
 
 from __future__ import annotations
 
+import functools
 import threading
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from savers._chunk_codec import ChunkCodec, DirectChunks
 from savers._compressors import compressors_v2, compressors_v3
+from savers._shards import shard_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from savers._compressors import Transform
+    from savers._chunk_codec import Bytes
 
-__all__ = ["ChunkCodec", "chunk_codec", "preset"]
-
-Bytes = bytes | memoryview
-
-
-class ChunkCodec(ABC):
-    """Encode and decode whole chunks; safe to use from several threads."""
-
-    @abstractmethod
-    def parts(self, block: NDArray[Any]) -> list[Bytes]:
-        """Return the stored object for a block of the chunk's shape, in parts.
-
-        They may be views of `block`: good until it changes.
-        """
-
-    @abstractmethod
-    def decode(self, data: bytes) -> NDArray[Any]:
-        """Return the block that a stored object holds (read-only or not)."""
-
-    def encode(self, block: NDArray[Any]) -> bytes:
-        """Return the stored object in one piece, which nobody else holds."""
-        return b"".join(self.parts(block))
+__all__ = ["ChunkCodec", "DirectChunks", "ZarrChunks", "chunk_codec", "preset"]
 
 
 def preset(name: str | None, dtype: np.dtype[Any]) -> Any:
@@ -86,38 +67,13 @@ def chunk_codec(metadata: Mapping[str, Any], chunks: Sequence[int]) -> ChunkCode
     chunks : sequence of int
         Shape of one stored object.
     """
-    direct = _direct_v3(metadata) if metadata["zarr_format"] == 3 else _direct_v2(metadata)
-    if direct is None:
-        return ZarrChunks(metadata, tuple(chunks))
-    return DirectChunks(*direct, tuple(chunks))
-
-
-class DirectChunks(ChunkCodec):
-    """Values as bytes, through a chain of compressors."""
-
-    def __init__(
-        self, dtype: np.dtype[Any], chain: Sequence[Transform], chunks: tuple[int, ...]
-    ) -> None:
-        self.dtype = dtype
-        self.chain = chain
-        self.chunks = chunks
-
-    def parts(self, block: NDArray[Any]) -> list[Bytes]:
-        data: Any = raw_bytes(np.ascontiguousarray(block, dtype=self.dtype))
-        for forward, _ in self.chain:
-            data = forward(data)
-        return [data]
-
-    def decode(self, data: bytes) -> NDArray[Any]:
-        value: Any = data
-        for _, back in reversed(self.chain):
-            value = back(value)
-        return np.frombuffer(value, self.dtype).reshape(self.chunks)
-
-
-def raw_bytes(values: NDArray[Any]) -> memoryview:
-    """Return the bytes of contiguous values, without a copy."""
-    return values.reshape(-1).view(np.uint8).data
+    shape = tuple(chunks)
+    by_zarr = functools.cache(lambda: ZarrChunks(metadata, shape))
+    if metadata["zarr_format"] == 2:
+        return _direct_v2(metadata, shape) or by_zarr()
+    dtypes = functools.partial(_bytes_dtype, metadata["data_type"])
+    sharded = shard_chunks(dtypes, metadata, shape, by_zarr)
+    return sharded or _direct_v3(dtypes, metadata, shape) or by_zarr()
 
 
 _V3_TYPES = frozenset(
@@ -126,24 +82,31 @@ _V3_TYPES = frozenset(
 )  # fmt: skip
 
 
-def _direct_v3(metadata: Mapping[str, Any]) -> tuple[np.dtype[Any], list[Transform]] | None:
-    first, *rest = metadata["codecs"]
-    kind = metadata["data_type"]
-    if not isinstance(kind, str) or kind not in _V3_TYPES or first["name"] != "bytes":
+def _bytes_dtype(kind: object, codec: Mapping[str, Any]) -> np.dtype[Any] | None:
+    """Return the dtype that values of a data type have behind a "bytes" codec."""
+    if not isinstance(kind, str) or kind not in _V3_TYPES or codec["name"] != "bytes":
         return None
-    endian = first.get("configuration", {}).get("endian", "little")
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<" if endian == "little" else ">")
-    chain = compressors_v3(rest)
-    return None if chain is None else (dtype, chain)
+    endian = codec.get("configuration", {}).get("endian", "little")
+    return np.dtype(kind).newbyteorder("<" if endian == "little" else ">")
 
 
-def _direct_v2(metadata: Mapping[str, Any]) -> tuple[np.dtype[Any], list[Transform]] | None:
+def _direct_v3(
+    dtypes: Callable[[Mapping[str, Any]], np.dtype[Any] | None],
+    metadata: Mapping[str, Any],
+    chunks: tuple[int, ...],
+) -> DirectChunks | None:
+    first, *rest = metadata["codecs"]
+    dtype, chain = dtypes(first), compressors_v3(rest)
+    return None if dtype is None or chain is None else DirectChunks(dtype, chain, chunks)
+
+
+def _direct_v2(metadata: Mapping[str, Any], chunks: tuple[int, ...]) -> DirectChunks | None:
     if metadata["filters"] or metadata["order"] != "C" or not isinstance(metadata["dtype"], str):
         return None
     dtype = np.dtype(metadata["dtype"])
     if dtype.kind not in "biufc":
         return None
-    return dtype, compressors_v2(metadata["compressor"])
+    return DirectChunks(dtype, compressors_v2(metadata["compressor"]), chunks)
 
 
 class ZarrChunks(ChunkCodec):
@@ -159,7 +122,7 @@ class ZarrChunks(ChunkCodec):
         array[...] = block
         return [memory[self._key()].to_bytes()]
 
-    def decode(self, data: bytes) -> NDArray[Any]:
+    def decode(self, data: Bytes) -> NDArray[Any]:
         from zarr.core.buffer import default_buffer_prototype
 
         array, memory = self._array()

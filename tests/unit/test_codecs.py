@@ -16,6 +16,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Transpos
 from zarr.core.buffer import default_buffer_prototype
 
 from savers._codecs import DirectChunks, ZarrChunks, chunk_codec, preset
+from savers._shards import ShardChunks
 from tests.properties import EXAMPLES
 from tests.stores import without_warnings
 
@@ -124,7 +125,7 @@ def test_zarr_reads_what_is_encoded_and_back_in_version_2(case):
         ({}, DirectChunks),
         ({"compressors": [BloscCodec(), Crc32cCodec()]}, DirectChunks),
         ({"filters": [TransposeCodec(order=(1, 0))]}, ZarrChunks),
-        ({"shards": (4, 4), "chunks": (2, 2)}, ZarrChunks),
+        ({"shards": (4, 4), "chunks": (2, 2)}, ShardChunks),
     ],
     ids=["default", "blosc-checksum", "transpose", "shards"],
 )
