@@ -240,9 +240,9 @@ def _convertible(source: str, target: str) -> bool:
 
 def _held(block: NDArray[Any], cast: NDArray[Any], *, rounding: bool) -> NDArray[np.bool_]:
     source, target = block.dtype.kind, cast.dtype.kind
-    if source in "iub" and target in "iu":
+    if source in "iu" and target in "iu":
         info = np.iinfo(cast.dtype)
-        return np.asarray((source == "b") | ((block >= info.min) & (block <= info.max)))
+        return np.asarray((block >= info.min) & (block <= info.max))
     if source == "f" and target in "iu":
         return _exact_floats(block, cast)
     if source in "iu" and target == "f":

@@ -221,15 +221,18 @@ def from_indices(indices: object, shape: tuple[int, ...], name: str) -> Region:
     InvalidInputError
         Out of range, too many indices, a cell named twice, or no index at all.
     """
-    entries = _expand(indices, shape, name)
+    entries, gap = _expand(indices, shape, name)
     arrays = [axis for axis, entry in enumerate(entries) if isinstance(entry, np.ndarray)]
     if not arrays:
         return _plain_region(entries)
-    return _array_region(entries, name)
+    return _array_region(entries, gap, name)
 
 
-def _expand(indices: object, shape: tuple[int, ...], name: str) -> list[Any]:
-    """One entry an axis: int, slice(start, stop) or int64 array of any shape."""
+def _expand(indices: object, shape: tuple[int, ...], name: str) -> tuple[list[Any], int]:
+    """One entry an axis: int, slice(start, stop) or int64 array of any shape; and where `...` was.
+
+    To NumPy an Ellipsis keeps index arrays apart even where it stands for no axis.
+    """
     given = list(indices) if isinstance(indices, tuple) else [indices]
     entries_given: list[Any] = [_normal(entry, name) for entry in given]
     given = entries_given
@@ -243,15 +246,17 @@ def _expand(indices: object, shape: tuple[int, ...], name: str) -> list[Any]:
     if not any(entry is ... for entry in given):
         given.append(...)
     entries: list[Any] = []
+    gap = 0
     for entry in given:
         if entry is ...:
+            gap = len(entries)
             fill = len(shape) - consumed
             entries.extend(slice(0, size) for size in shape[len(entries) : len(entries) + fill])
         elif _is_mask(entry):
             entries.extend(_mask_indices(entry, shape, len(entries), name))
         else:
             entries.append(_bounded(entry, shape[len(entries)], len(entries), name))
-    return entries
+    return entries, gap
 
 
 def _normal(entry: object, name: str) -> Any:
@@ -342,7 +347,7 @@ def _is_int(entry: Any) -> bool:
     return isinstance(entry, int)
 
 
-def _array_region(entries: list[Any], name: str) -> Region:
+def _array_region(entries: list[Any], gap: int, name: str) -> Region:
     """Index arrays (integers join them, as in NumPy) are walked together."""
     together = [a for a, e in enumerate(entries) if isinstance(e, np.ndarray) or _is_int(e)]
     try:
@@ -362,7 +367,8 @@ def _array_region(entries: list[Any], name: str) -> Region:
         if axis not in together:
             selectors[axis], length = _alone(entry)
             lengths.append(length)
-    place = together[0] if together == list(range(together[0], together[-1] + 1)) else 0
+    neighbours = together == list(range(together[0], together[-1] + 1))
+    place = together[0] if neighbours and not together[0] < gap <= together[-1] else 0
     user = (*lengths[:place], *point_shape, *lengths[place:])
     front = tuple(range(place, place + len(point_shape)))
     shape = (math.prod(point_shape), *lengths)

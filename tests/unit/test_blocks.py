@@ -44,6 +44,7 @@ def values(draw):
 @settings(max_examples=5 * EXAMPLES)
 @given(values(), st.sampled_from(NUMBERS))
 @example(np.array([-(2**63)]), "f2")
+@example(np.array([True]), "u8")
 @example(np.array([2**53 + 1]), "f8")
 @example(np.array([complex(np.nan, 1e300)]), "c8")
 @example(np.array([2.0**63]), "i8")
