@@ -122,7 +122,7 @@ def _plot(path: Path, row: Row, made: Sequence[Line]) -> None:
         _bars(panel, row, [line for line in made if line.group == group])
         panel.set_title(group, loc="left", fontsize=9)
     panels[-1].set_xlabel(row.figures[0].title + " (median, least and most of the rounds)")
-    with mpl.rc_context({"svg.hashsalt": row.title}):
+    with mpl.rc_context({"svg.hashsalt": row.title, "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
 
 
