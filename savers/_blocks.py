@@ -7,6 +7,7 @@ by value or not at all; `split_fields` turns results of several parts into one b
 from __future__ import annotations
 
 import contextlib
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -222,11 +223,23 @@ def fit(
         message = f"{name!r}: expected {dtype} values, got {block.dtype}"
         raise InvalidInputError(message)
     with np.errstate(all="ignore"):
-        cast = block.astype(dtype)
+        cast = retimed(block, dtype) if target in "Mm" else block.astype(dtype)
         held = _held(block, cast, rounding=rounding)
     if not held.all():
         raise _not_held(block, held, dtype, name)
     return cast
+
+
+def retimed(times: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return times in another unit; NaT (or, before NumPy 2.5, any time) where one does not fit."""
+    try:
+        return times.astype(dtype)
+    except OverflowError:
+        fitting = np.full(times.shape, "NaT", dtype)
+        for position, time in np.ndenumerate(times):
+            with contextlib.suppress(OverflowError):
+                fitting[position] = time.astype(dtype)
+        return fitting
 
 
 def _convertible(source: str, target: str) -> bool:
@@ -255,7 +268,7 @@ def _held(block: NDArray[Any], cast: NDArray[Any], *, rounding: bool) -> NDArray
         same = (cast.astype(block.dtype) == block) | np.isnan(block)
         return np.asarray(finite if rounding else finite & same)
     if source in "Mm":
-        return np.asarray((cast.astype(block.dtype) == block) | np.isnat(block))
+        return np.asarray((retimed(cast, block.dtype) == block) | np.isnat(block))
     if source == "S":
         return np.asarray(cast == block)
     return np.ones(block.shape, bool)

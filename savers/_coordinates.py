@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from savers._blocks import as_result
+from savers._blocks import as_result, retimed
 from savers.errors import CoordinateNotFoundError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ def coarsest_unit(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind not in "Mm":
         return values
     kind = values.dtype.kind
-    values = values.astype(stored_dtype(values.dtype, "time"))
+    values = retimed(values, stored_dtype(values.dtype, "time"))
     for unit in _UNITS:
         if unit == np.datetime_data(values.dtype)[0]:
             break
-        coarse = values.astype(f"{kind}8[{unit}]")
-        if np.all((coarse.astype(values.dtype) == values) | np.isnat(values)):
+        coarse = retimed(values, np.dtype(f"{kind}8[{unit}]"))
+        if np.all((retimed(coarse, values.dtype) == values) | np.isnat(values)):
             return coarse
     return values
 
@@ -144,8 +144,8 @@ class Labels:
             if exact.dtype.kind not in ("U", self.values.dtype.kind):
                 return None
             ours = exact.astype(self.values.dtype)
-            same = exact.dtype.kind == "U" or ours.astype(exact.dtype) == exact
-        except (ValueError, TypeError):
+            same = exact.dtype.kind == "U" or retimed(ours, exact.dtype) == exact
+        except (ValueError, TypeError, OverflowError):
             return None
         return ours.item() if same else None
 
@@ -161,7 +161,7 @@ class Labels:
                 return repr(str(close[0])) if close else None
             distance = np.abs(self.values - np.asarray(_plain(label)).astype(self.values.dtype))
             return self.values[int(np.argmin(distance))]
-        except (ValueError, TypeError, IndexError):
+        except (ValueError, TypeError, IndexError, OverflowError):
             return None
 
 

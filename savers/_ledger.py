@@ -236,7 +236,7 @@ class Home:
     def remove(self, name: str) -> None:
         """Remove a stream."""
         if self.folder is not None:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # left there, the next opening removes it
                 (self.folder / f"{name}.log").unlink()
             return
         store = self._store()

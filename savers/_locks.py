@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from savers._files import make_side_folder, refuse_link, storage_errors
+from savers._files import make_side_folder, refuse_link, storage_errors, write_all
 from savers.errors import StorageError, StoreInUseError
 
 if TYPE_CHECKING:
@@ -120,9 +120,11 @@ class Lock:
         while not self._try(mine):
             if time.monotonic() >= deadline:
                 raise self._refused()
-            self._wanted_file().touch()
+            with contextlib.suppress(OSError):  # without it the holder lets go later
+                self._wanted_file().touch()
             time.sleep(0.02)
-        self._wanted_file().unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # left there, it costs the next updater a turn
+            self._wanted_file().unlink(missing_ok=True)
         self.holder = mine
         self._renew_later()
 
@@ -248,7 +250,7 @@ def _write(path: Path, holder: Holder) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
-        os.write(descriptor, json.dumps(asdict(holder)).encode())
+        write_all(descriptor, json.dumps(asdict(holder)).encode())
     finally:
         os.close(descriptor)
 
@@ -275,9 +277,9 @@ def _exclusive(path: Path, mine: Holder) -> Iterator[None]:
     contested; the file alone serves hosts (and file systems) that `flock` does not reach.
     """
     deadline = time.monotonic() + PATIENCE
-    with _queue(path.parent, deadline):
+    with _queue(path.parent, deadline) as my_turn:
         while not _create(path, mine):
-            if is_abandoned(path):
+            if is_abandoned(path) or (my_turn and _left_by(mine, path)):
                 with contextlib.suppress(OSError):
                     path.unlink()
             elif time.monotonic() >= deadline:
@@ -293,11 +295,24 @@ def _exclusive(path: Path, mine: Holder) -> Iterator[None]:
                 path.unlink()
 
 
+def _left_by(mine: Holder, path: Path) -> bool:
+    """Return whether this very process left the file: it is its turn now, so it is not held."""
+    found = read_holder(path)
+    return found is not None and (found.host, found.boot, found.pid, found.started) == (
+        mine.host,
+        mine.boot,
+        mine.pid,
+        mine.started,
+    )
+
+
 @contextlib.contextmanager
-def _queue(folder: Path, deadline: float) -> Iterator[None]:
+def _queue(folder: Path, deadline: float) -> Iterator[bool]:
+    """Wait for the folder's `flock`; yields whether it was got."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    got = False
     try:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not got:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -305,8 +320,8 @@ def _queue(folder: Path, deadline: float) -> Iterator[None]:
             except OSError:
                 break  # a file system without flock
             else:
-                break
-        yield
+                got = True
+        yield got
     finally:
         os.close(descriptor)
 

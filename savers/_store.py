@@ -133,10 +133,10 @@ class LocalStore:
     def barrier(self) -> None:
         if not self.synced:
             return
-        pending, self._unsynced = self._unsynced, set()
-        for folder in pending:
+        for folder in list(self._unsynced):
             with storage_errors("sync", folder):
                 sync_folder(folder)
+            self._unsynced.discard(folder)
 
     def _create(self, path: str, parts: Sequence[Bytes]) -> None:
         folder = os.path.dirname(path)
