@@ -7,8 +7,8 @@ by value or not at all; `split_fields` turns results of several parts into one b
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -230,16 +230,36 @@ def fit(
     return cast
 
 
+#: Nanoseconds of the units of time that have a fixed length.
+_NANOSECONDS = {
+    "W": 604_800_000_000_000,
+    "D": 86_400_000_000_000,
+    "h": 3_600_000_000_000,
+    "m": 60_000_000_000,
+    "s": 1_000_000_000,
+    "ms": 1_000_000,
+    "us": 1_000,
+    "ns": 1,
+}
+
+
 def retimed(times: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return times in another unit; NaT (or, before NumPy 2.5, any time) where one does not fit."""
-    try:
+    """Return times in another unit; NaT where one does not fit, cut where it is not a multiple.
+
+    NumPy's own conversion wraps around silently before version 2.5, and raises after it, also for
+    some times that fit.
+    """
+    (unit, count), (other, other_count) = np.datetime_data(times.dtype), np.datetime_data(dtype)
+    if unit not in _NANOSECONDS or other not in _NANOSECONDS or times.dtype.kind != dtype.kind:
         return times.astype(dtype)
-    except OverflowError:
-        fitting = np.full(times.shape, "NaT", dtype)
-        for position, time in np.ndenumerate(times):
-            with contextlib.suppress(OverflowError):
-                fitting[position] = time.astype(dtype)
-        return fitting
+    missing = np.isnat(times)
+    values = times.astype(times.dtype.newbyteorder("=")).view(np.int64)
+    length, other_length = _NANOSECONDS[unit] * count, _NANOSECONDS[other] * other_count
+    divisor = math.gcd(length, other_length)
+    factor = length // divisor
+    fits = np.abs(np.where(missing, 0, values)) <= np.iinfo(np.int64).max // factor
+    turned = np.where(fits, values, 0) * factor // (other_length // divisor)
+    return np.where(fits & ~missing, turned.view(dtype.newbyteorder("=")), np.array("NaT", dtype))
 
 
 def _convertible(source: str, target: str) -> bool:

@@ -569,7 +569,8 @@ def test_a_pickled_saver_is_the_same_saver_elsewhere(path):
 
 def test_a_child_made_by_fork_opens_the_dataset_for_itself(path):
     code = """
-        import os
+        import os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, on purpose
         saver = ZarrSaver(sys.argv[1])
         saver.save([1])
         saver.flush()
