@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from savers._chunked import ChunkedSaver
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from savers._jobs import Failure, ItemStatus, JobLedger, JobSpec, JobState, JobWriter
 from savers._saver import Saver
-from savers._verify import Finding, verify
-from savers._zarr import ZarrSaver
 from savers.errors import (
     AlreadyExistsError,
     ClosedError,
@@ -20,6 +20,11 @@ from savers.errors import (
     StorageError,
     StoreInUseError,
 )
+
+if TYPE_CHECKING:
+    from savers._chunked import ChunkedSaver
+    from savers._verify import Finding, verify
+    from savers._zarr import ZarrSaver
 
 __all__ = [
     "AlreadyExistsError",
@@ -45,3 +50,23 @@ __all__ = [
     "ZarrSaver",
     "verify",
 ]
+
+#: Loaded when they are first asked for, so that a worker or a command starts at once.
+_LATER = {
+    "ChunkedSaver": "savers._chunked",
+    "Finding": "savers._verify",
+    "ZarrSaver": "savers._zarr",
+    "verify": "savers._verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATER])
