@@ -23,38 +23,7 @@ if TYPE_CHECKING:
 
     from savers._chunk_codec import Bytes
 
-__all__ = ["ChunkCodec", "DirectChunks", "ZarrChunks", "chunk_codec", "preset"]
-
-
-def preset(name: str | None, dtype: np.dtype[Any]) -> Any:
-    """Return the zarr v3 compressors for a setting that users choose by name.
-
-    ``"balanced"`` is blosc zstd-1 with shuffle, ``"fast"`` lz4, ``"small"`` zstd-6; other names are
-    codecs (``"zstd"``, ``"gzip"``, ``"lz4"``, ``"blosc"``); None stores raw values.
-
-    Raises
-    ------
-    KeyError
-        Unknown name.
-    """
-    from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
-
-    if name is None:
-        return ()
-    if dtype.kind in "UT" and name in ("balanced", "fast", "small"):
-        return (ZstdCodec(level=1),)
-    shuffle: Any = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
-    size = dtype.itemsize
-    made: dict[str, Callable[[], Any]] = {
-        "balanced": lambda: BloscCodec(cname="zstd", clevel=1, shuffle=shuffle, typesize=size),
-        "fast": lambda: BloscCodec(cname="lz4", clevel=1, shuffle=shuffle, typesize=size),
-        "small": lambda: BloscCodec(cname="zstd", clevel=6, shuffle=shuffle, typesize=size),
-        "blosc": lambda: BloscCodec(cname="zstd", clevel=1, shuffle=shuffle, typesize=size),
-        "lz4": lambda: BloscCodec(cname="lz4", clevel=5, shuffle=shuffle, typesize=size),
-        "zstd": lambda: ZstdCodec(level=1),
-        "gzip": lambda: GzipCodec(level=1),
-    }
-    return (made[name](),)
+__all__ = ["ChunkCodec", "DirectChunks", "ZarrChunks", "chunk_codec"]
 
 
 def chunk_codec(metadata: Mapping[str, Any], chunks: Sequence[int]) -> ChunkCodec:

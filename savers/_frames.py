@@ -54,11 +54,15 @@ class Frame:
 def encode_frame(record: dict[str, Any], raw: Sequence[bytes | memoryview] = ()) -> bytes:
     """Return the frame of a record."""
     text = _JSON.encode(record).encode()
-    body = b"".join((text, *raw))
-    if len(body) > LONGEST:
-        message = f"a ledger record of {len(body)} bytes is too long; save fewer results at once"
+    size, checksum = 0, crc32c(text)
+    for part in raw:
+        size, checksum = size + len(part), crc32c(part, checksum)
+    if len(text) + size > LONGEST:
+        message = (
+            f"a ledger record of {len(text) + size} bytes is too long; save fewer results at once"
+        )
         raise LedgerCorruptedError(message)
-    return b"".join((_encode_header(len(text), len(body) - len(text), crc32c(body)), body, b"\n"))
+    return b"".join((_encode_header(len(text), size, checksum), text, *raw, b"\n"))
 
 
 def _encode_header(text: int, raw: int, checksum: int) -> bytes:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from savers._chunked import ChunkedSaver
-from savers._codecs import chunk_codec, preset
+from savers._codec_settings import preset
+from savers._codecs import chunk_codec
 from savers._coordinates import time_attributes
 from savers._jobs import ItemStatus
 from savers._state import ArrayLayout

@@ -67,7 +67,7 @@ def test_codec_keywords_of_a_call(tmp_path, options, codecs):
 
 
 @pytest.mark.parametrize(
-    ("name", "codec"), [("balanced", ("zstd", 1)), ("fast", ("lz4", 1)), ("small", ("zstd", 6))]
+    ("name", "codec"), [("balanced", ("zstd", 1)), ("fast", ("lz4", 5)), ("small", ("zstd", 5))]
 )
 def test_codec_settings_by_name(tmp_path, name, codec):
     array = saved(tmp_path / "a", settings={"codecs": name})
