@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import uuid
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from savers._store import LocalStore
 from savers.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -74,6 +75,8 @@ class ChunkStore:
         self.format = fmt
         self.mark = quote(dataset, safe="") + "@"
         self._codecs: dict[tuple[str, int], ChunkCodec] = {}
+        #: Bytes of chunks in work at a time; the smallest `max_inflight_bytes` of the savers.
+        self.limit: float = math.inf
         self._engine = Engine()
         self._unrenamed: list[tuple[str, str]] = []
 
@@ -86,16 +89,33 @@ class ChunkStore:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def put_all(self, blocks: Sequence[Block], state: State) -> list[Put]:
-        """Encode and write chunks side by side; after a failure none of them is left aside."""
-        if not blocks:
-            return []
-        calls = [functools.partial(self._put, state, *block) for block in blocks]
-        done, errors = self._engine.run(calls, [block.nbytes for _, _, block in blocks])
-        if errors:
-            self.drop(done)
-            raise errors[0]
-        return done
+    def put_all(self, blocks: Iterable[Block], state: State) -> list[Put]:
+        """Encode and write chunks side by side; after a failure none of them is left aside.
+
+        `blocks` is asked for as many at a time as `limit` has room for.
+        """
+        puts: list[Put] = []
+        for batch in self._batches(blocks):
+            calls = [functools.partial(self._put, state, *block) for block in batch]
+            done, errors = self._engine.run(calls, [block.nbytes for _, _, block in batch])
+            puts += done
+            if errors:
+                self.drop(puts)
+                raise errors[0]
+        return puts
+
+    def _batches(self, blocks: Iterable[Block]) -> Iterator[list[Block]]:
+        """A chunk in work holds its values and, in the worst case, as many encoded bytes."""
+        batch: list[Block] = []
+        held = 0
+        for block in blocks:
+            batch.append(block)
+            held += 2 * block[2].nbytes
+            if held + 2 * block[2].nbytes > self.limit:
+                yield batch
+                batch, held = [], 0
+        if batch:
+            yield batch
 
     def _put(self, state: State, array: ArrayState, index: Index, block: NDArray[Any]) -> Put:
         layout = array.layout

@@ -65,12 +65,16 @@ class ChunkedSaver(Saver):
         Floats may then lose digits (never their size); without it every value is kept exactly.
     fill_value : optional
         Value of cells never written; default missing (NaN, NaT, the integer furthest from use).
+    keep_relative : float or mapping of array name to such, optional
+        Floats are rounded so that each differs from what was given by at most this share of its
+        size (see docs/codecs.md); they compress better. Integers and text are refused.
     durability : {"none", "process", "power"}
         What a finished `save` survives: "process" a killed process, "power" a power cut.
     storage_options : mapping, optional
         Settings of a remote store.
     max_inflight_bytes : int
-        Bound on the bytes held at a time.
+        Bound on the bytes of chunks that a `save` puts together and encodes at a time, beside the
+        data it was given and about three chunks. A chunk larger than half of it goes alone.
 
     Raises
     ------
@@ -147,6 +151,8 @@ class ChunkedSaver(Saver):
     def _shared_session(self, fmt: Format) -> Session:
         session = session_for(self._location, self.dataset_name, fmt, synced=self._synced)
         if session.format == fmt and session.synced >= self._synced:
+            limit = self.settings.max_inflight_bytes
+            session.chunks.limit = min(session.chunks.limit, limit)
             return session
         leave(session)
         message = (

@@ -10,9 +10,10 @@ import numpy as np
 from savers._chunk_store import pack
 from savers._jobs import ItemStatus
 from savers._regions import pieces
+from savers._rounding import rounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -96,6 +97,8 @@ class CommitPlan:
         layout = write.array.layout
         self.arrays[layout.name, layout.generation] = write.array
         block = write.region.arrange(write.block)
+        if "keep_relative" in layout.meta:
+            block = rounded(block, layout.meta["keep_relative"])
         extent = layout.shape
         if layout.growing:
             extent = (ENDLESS, *extent[1:])
@@ -105,13 +108,11 @@ class CommitPlan:
             if write.at_once:
                 self.at_once.add(chunk)
 
-    def blocks(self) -> list[Block]:
-        """Return the chunks that go to the store with this commit."""
-        return [
-            (self.arrays[chunk[:2]], chunk[2], self._assembled(chunk))
-            for chunk in self.touched
-            if chunk in self.at_once or self._complete(chunk)
-        ]
+    def blocks(self) -> Iterator[Block]:
+        """Yield the chunks that go to the store with this commit, put together one by one."""
+        for chunk in self.touched:
+            if chunk in self.at_once or self._complete(chunk):
+                yield self.arrays[chunk[:2]], chunk[2], self._assembled(chunk)
 
     def _complete(self, chunk: ChunkId) -> bool:
         """Every cell of the chunk is settled once this commit stands."""

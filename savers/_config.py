@@ -34,6 +34,7 @@ class SaverSettings(BaseModel):
     zarr_format: Literal[2, 3] = 3
     dtype: Any = None
     fill_value: Any = None
+    keep_relative: float | Mapping[str, float] | None = None
     durability: Literal["none", "process", "power"] = "process"
     storage_options: Mapping[str, Any] | None = Field(default=None, repr=False)
     max_inflight_bytes: int = Field(default=256 << 20, gt=0)
@@ -54,6 +55,17 @@ class SaverSettings(BaseModel):
     @classmethod
     def _forgiven(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("keep_relative")
+    @classmethod
+    def _share(
+        cls, value: float | Mapping[str, float] | None
+    ) -> float | Mapping[str, float] | None:
+        shares = [*value.values()] if isinstance(value, Mapping) else [value]
+        if not all(share is None or 0 < share < 1 for share in shares):
+            message = "expected the largest relative error, between 0 and 1"
+            raise ValueError(message)
+        return value
 
     @field_validator("chunks", "shards", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ and compared with it ever after.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from savers._format import NewArray
 from savers.errors import InvalidInputError, InvalidTypeError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from savers._config import SaverSettings
     from savers._format import Format
@@ -167,11 +168,18 @@ class Planner:
         itemsize = kept.itemsize if kept.kind != "T" else 64
         chunks = self.asked("chunks", name)
         shards = self.asked("shards", name)
+        share = self.keep_relative(name)
+        if share is not None and kept.kind not in "fc":
+            message = (
+                f"keep_relative is for floats, {name!r} holds {kept}; give it for the arrays it is "
+                "meant for: keep_relative={name: 1e-4}"
+            )
+            raise InvalidInputError(message)
         settled = (
             plan_chunks(planned, itemsize, cells) if chunks is None
             else check_chunks(chunks, planned, name)
         )  # fmt: skip
-        return self.fmt.create(
+        layout = self.fmt.create(
             NewArray(
                 name, kept, shape, settled,
                 None if shards is None else check_chunks(shards, planned, name),
@@ -180,6 +188,14 @@ class Planner:
                 growing, tuple(cells), self.asked("dtype", name) is not None, generation,
             )
         )  # fmt: skip
+        if share is not None:
+            layout.meta["keep_relative"] = share
+        return layout
+
+    def keep_relative(self, name: str) -> float | None:
+        """Return the relative error that an array may have, None for none."""
+        given = self.settings.keep_relative
+        return given.get(name) if isinstance(given, Mapping) else given
 
     def _codecs(self) -> dict[str, Any]:
         given = {name: self.options[name] for name in CODECS if name in self.options}
@@ -189,6 +205,9 @@ class Planner:
         """Return the attributes that were asked for an array, as JSON knows them."""
         given = self.settings.attrs.get(name)
         named = dict(given) if isinstance(given, dict) else {}
+        share = self.keep_relative(name)
+        if share is not None:  # readers are to know
+            named["keep_relative"] = share
         return plain_attributes({**named, **(self.options.get("attributes") or {})}, name)
 
     def coordinate(self, labels: Labels, along: str, *, generation: int = 0) -> ArrayLayout:
@@ -251,6 +270,9 @@ class Planner:
         asked_dtype = self.asked("dtype", name)
         if asked_dtype is not None and self.dtype(name, np.dtype("f8")) != layout.values_dtype:
             raise self._differs(name, "dtype", layout.dtype, asked_dtype)
+        share = self.keep_relative(name)
+        if share is not None and share != layout.meta.get("keep_relative"):
+            raise self._differs(name, "keep_relative", layout.meta.get("keep_relative"), share)
         dims = self.settings.dims
         if dims is not None and layout.meta["dims"] not in (
             [],

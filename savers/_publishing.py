@@ -73,7 +73,7 @@ class Publisher:
     def publish(self) -> None:
         """Show what is committed, and no longer show arrays that were removed."""
         session, store = self.session, self.session.store
-        puts = session.chunks.put_all(list(self._open_chunks()), self.state)
+        puts = session.chunks.put_all(self._open_chunks(), self.state)
         store.barrier()
         entries = self._entries(puts)
         if entries:

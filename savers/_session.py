@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import threading
 import time
@@ -315,8 +316,13 @@ class Session:
             self._blocks.pop(chunk, None)
         elif chunk in self._blocks:
             plan.apply(chunk, self._blocks[chunk])
-        else:
+        elif self._has_room(array):
             self._blocks[chunk] = self._load(array, chunk[2])
+
+    def _has_room(self, array: ArrayState) -> bool:
+        """Open chunks beyond the limit stay in the ledger alone, and are read when they fill."""
+        size = math.prod(array.layout.chunks) * array.layout.values_dtype.itemsize
+        return sum(block.nbytes for block in self._blocks.values()) + size <= self.chunks.limit
 
     def chunk_block(self, array: ArrayState, index: Index) -> NDArray[Any]:
         """Return the committed values of a chunk; the caller must not change them."""
