@@ -164,13 +164,20 @@ class ChunkedSaver(Saver):
     def flush(self) -> None:
         """Return once everything saved so far is durable and visible to readers.
 
+        What a crash of an earlier run left in the ledger is published as well.
+
         Raises
         ------
         StorageError
             The store refused; what was saved is in the ledger, and a later flush tries again.
         """
-        if self._session is not None and not self._closed:
-            self._session.publish()
+        if self._closed:
+            return
+        session = self.session()
+        with session.mutex:
+            if session.crashed():
+                session.open()
+            session.publish()
 
     def close(self) -> None:
         """Flush and let other drivers in. Idempotent; a save after it raises `ClosedError`."""

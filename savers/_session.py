@@ -27,7 +27,7 @@ from savers._chunk_store import ChunkStore
 from savers._commit import CommitPlan
 from savers._ledger import Home, Ledger, replay
 from savers._location import ledger_folder
-from savers._locks import Lock
+from savers._locks import Lock, is_abandoned
 from savers._publishing import Publisher, refuse_changed
 from savers._regions import pieces
 from savers._store import MappingStore
@@ -103,6 +103,10 @@ class Session:
         if self._ledger is not None:
             return self._ledger.state
         return replay(self._home(), self.dataset)[0]
+
+    def crashed(self) -> bool:
+        """Return whether the last owner of the dataset died with it open."""
+        return self._ledger is None and self._lock is not None and is_abandoned(self._lock.path)
 
     def has_ledger(self) -> bool:
         """Return whether the dataset has a ledger of its own."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,33 @@ def test_a_lost_lease_is_an_error_at_the_next_commit_and_ever_after(tmp_path, mo
     saver.close()
     lock.unlink()
     assert zarr.open_group(tmp_path / "a.zarr")["dataset"][:].tolist() == [1.0]
+
+
+def test_a_lock_that_this_process_failed_to_remove_is_no_obstacle(tmp_path):
+    left = tmp_path / "@root.lock"
+    left.write_text(json.dumps(asdict(_locks.current_holder())))
+    with _locks.moment(left):
+        assert left.exists()
+    assert not left.exists()
+
+
+def test_a_flush_publishes_what_a_crash_left_in_the_ledger(tmp_path):
+    path = tmp_path / "a.zarr"
+    died = script(
+        f"import os\nfrom savers import ZarrSaver\nsaver = ZarrSaver({str(path)!r})\n"
+        "for i in range(9): saver.save([i])\nos._exit(9)"
+    )
+    died.communicate(timeout=60)
+    assert zarr.open_group(path)["dataset"].shape[0] < 9
+    with ZarrSaver(path) as saver:
+        saver.flush()
+        assert zarr.open_group(path)["dataset"][:].tolist() == list(range(9))
+
+
+def test_a_flush_of_nothing_makes_nothing(tmp_path):
+    with ZarrSaver(tmp_path / "a.zarr") as saver:
+        saver.flush()
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- several datasets of one store ---------------------------------------------------------------
