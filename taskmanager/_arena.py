@@ -123,7 +123,7 @@ class Lender:
         return start if start + total <= len(self._memory) else None
 
     def _take_back(self) -> None:
-        flags = self._flags
+        flags = bytes(self._flags)  # one look: the driver releases while this runs
         kept = [lent for lent in self._lent if flags[lent[2]]]
         if len(kept) < len(self._lent):
             self._patient = True

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 
-from taskmanager import _arena
+from taskmanager import TaskManager, _arena
 from taskmanager._arena import Board, Lender, Reader, anonymous_file, map_arena
 from taskmanager._executors import make_pool
 from taskmanager._pool import TaskPlan, Work
@@ -273,3 +273,49 @@ def test_views_outlive_their_worker_and_their_pool():
     first = next(iter(outcomes_of(field, 5)))
     gc.collect()
     assert (first.value["field"] == first.index).all()
+
+
+class ReleasedMeanwhile:
+    """Flags of which one is cleared by the driver just after it was looked at for the first time."""
+
+    def __init__(self, flags, slot):
+        self.flags, self.slot, self.looks = flags, slot, 0
+
+    def look(self):
+        now = bytes(self.flags)
+        self.looks += 1
+        self.flags[self.slot] = 0
+        return now
+
+    def __bytes__(self):
+        return self.look()
+
+    def __getitem__(self, slot):
+        return self.look()[slot] if slot == self.slot else self.flags[slot]
+
+    def __setitem__(self, slot, value):
+        self.flags[slot] = value
+
+
+def test_a_region_released_while_the_worker_looks_is_not_lent_twice(sides):
+    lender, _ = sides
+    data = [memoryview(bytes(1 << 20))]
+    first, second = lender.place(data), lender.place(data)
+    lender._flags = ReleasedMeanwhile(lender._flags, first.slot)
+    lender._flags.flags[second.slot] = 0
+    for _ in range(3):
+        lender.place(data)
+    lent = [slot for _, _, slot in lender._lent]
+    assert len({*lent}) == len(lent)
+    assert not {*lent} & {*lender._free}
+    assert len(lender._free) == len({*lender._free})
+
+
+def full(item):
+    return np.full(1 << 15, float(item))
+
+
+def test_large_results_that_are_used_at_once_are_each_their_own():
+    with TaskManager(full, executor="processes", max_workers=2, progress=False) as manager:
+        for item, value in enumerate(manager.map(range(1500))):
+            assert value[0] == value[-1] == item
