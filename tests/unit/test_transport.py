@@ -276,7 +276,7 @@ def test_views_outlive_their_worker_and_their_pool():
 
 
 class ReleasedMeanwhile:
-    """Flags of which one is cleared by the driver just after it was looked at for the first time."""
+    """Flags of which the driver clears one just after it was looked at for the first time."""
 
     def __init__(self, flags, slot):
         self.flags, self.slot, self.looks = flags, slot, 0
