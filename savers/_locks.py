@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 import weakref
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from savers.errors import StorageError, StoreInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 __all__ = ["Holder", "Lock", "current_holder"]
 
@@ -102,7 +103,7 @@ class Lock:
         self.subject = subject
         self.holder: Holder | None = None
         self.took_over = False
-        self._lost = False
+        self.lost = False
         self._renewal: threading.Timer | None = None
         self._mutex = threading.Lock()
 
@@ -116,7 +117,7 @@ class Lock:
         """
         deadline = time.monotonic() + wait
         mine = current_holder()
-        self.took_over = self._lost = False
+        self.took_over = self.lost = False
         while not self._try(mine):
             if time.monotonic() >= deadline:
                 raise self._refused()
@@ -145,12 +146,10 @@ class Lock:
 
     def _take_over(self, mine: Holder) -> bool:
         """Replace a dead holder; only one process at a time gets to look and replace."""
-        with _exclusive(self.path.with_name(self.path.name + ".takeover"), mine):
+        with self._only_one(mine):
             if not is_abandoned(self.path):
                 return False
-            aside = self.path.with_name(f"{self.path.name}.{mine.token}")
-            _write(aside, mine)
-            os.replace(aside, self.path)
+            self._replace(mine)
         self.took_over = True
         return True
 
@@ -182,20 +181,27 @@ class Lock:
 
     def _check(self) -> None:
         mine = self.holder
-        if self._lost:
+        if self.lost:
             raise self._refused()
         if mine is None or time.time() - mine.renewed < LEASE / 5:
             return
-        found = read_holder(self.path)
-        if found is None or found.token != mine.token:
-            self._lost = True
-            raise self._refused()
-        renewed = Holder(**{**asdict(mine), "renewed": time.time()})
-        with storage_errors("renew the lock", self.path):
-            aside = self.path.with_name(f"{self.path.name}.{mine.token}")
-            _write(aside, renewed)
-            os.replace(aside, self.path)
+        renewed = replace(mine, renewed=time.time())
+        with storage_errors("renew the lock", self.path), self._only_one(mine):
+            found = read_holder(self.path)
+            if found is None or found.token != mine.token:
+                self.lost = True
+                raise self._refused()
+            self._replace(renewed)
         self.holder = renewed
+
+    def _only_one(self, mine: Holder) -> AbstractContextManager[None]:
+        """Whoever replaces the file looks at it first; between the two nobody else replaces it."""
+        return _exclusive(self.path.with_name(self.path.name + ".takeover"), mine)
+
+    def _replace(self, holder: Holder) -> None:
+        aside = self.path.with_name(f"{self.path.name}.{holder.token}")
+        _write(aside, holder)
+        os.replace(aside, self.path)
 
     def release(self) -> None:
         """Let others in. Idempotent."""
@@ -218,10 +224,9 @@ def _renew(reference: weakref.ref[Lock]) -> None:
         return
     try:
         lock.check()
-    except StoreInUseError:
-        return  # the next commit will tell
-    except StorageError:
-        pass  # tried again
+    except (StorageError, StoreInUseError):
+        if lock.lost:
+            return  # the next commit will tell
     lock._renew_later()  # noqa: SLF001 -- its own timer
 
 

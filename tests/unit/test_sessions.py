@@ -98,7 +98,8 @@ def test_a_lost_lease_is_an_error_at_the_next_commit_and_ever_after(tmp_path, mo
     renewed = json.loads(lock.read_text())
     assert renewed["token"] == first["token"]
     assert renewed["renewed"] > first["renewed"]
-    lock.write_text(json.dumps({**renewed, "token": "theirs", "host": "elsewhere"}))
+    with _locks.moment(lock.with_name("dataset.lock.takeover")):  # as a takeover does
+        lock.write_text(json.dumps({**renewed, "token": "theirs", "host": "elsewhere"}))
     time.sleep(0.4)
     for _ in range(2):
         with pytest.raises(StoreInUseError, match="on elsewhere"):
