@@ -1,27 +1,23 @@
 """From a chunk of values to the bytes of one stored object, and back.
 
 The common codecs are called directly, without a pipeline around them; any other combination goes
-through zarr itself, by way of an array of exactly one chunk in memory. Both give what zarr reads.
+through zarr itself. Both give what zarr reads.
 """
 
 from __future__ import annotations
 
 import functools
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from savers._chunk_codec import ChunkCodec, DirectChunks
 from savers._compressors import compressors_v2, compressors_v3
+from savers._one_chunk import ZarrChunks
 from savers._shards import shard_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from savers._chunk_codec import Bytes
 
 __all__ = ["ChunkCodec", "DirectChunks", "ZarrChunks", "chunk_codec"]
 
@@ -76,54 +72,3 @@ def _direct_v2(metadata: Mapping[str, Any], chunks: tuple[int, ...]) -> DirectCh
     if dtype.kind not in "biufc":
         return None
     return DirectChunks(dtype, compressors_v2(metadata["compressor"]), chunks)
-
-
-class ZarrChunks(ChunkCodec):
-    """Any codecs, by way of a zarr array of one chunk in memory (one a thread)."""
-
-    def __init__(self, metadata: Mapping[str, Any], chunks: tuple[int, ...]) -> None:
-        self.metadata = metadata
-        self.chunks = chunks
-        self._local = threading.local()
-
-    def parts(self, block: NDArray[Any]) -> list[Bytes]:
-        array, memory = self._array()
-        array[...] = block
-        return [memory[self._key()].to_bytes()]
-
-    def decode(self, data: Bytes) -> NDArray[Any]:
-        from zarr.core.buffer import default_buffer_prototype
-
-        array, memory = self._array()
-        memory[self._key()] = default_buffer_prototype().buffer.from_bytes(data)
-        return np.asarray(array[...])
-
-    def _array(self) -> tuple[Any, dict[str, Any]]:
-        if not hasattr(self._local, "array"):
-            self._local.memory = {}
-            self._local.array = _one_chunk(self.metadata, self.chunks, self._local.memory)
-        return self._local.array, self._local.memory
-
-    def _key(self) -> str:
-        start = ["c"] if self.metadata["zarr_format"] == 3 else []
-        return "/".join([*start, *("0" for _ in self.chunks)] or ["0"])
-
-
-def _one_chunk(metadata: Mapping[str, Any], chunks: tuple[int, ...], memory: dict[str, Any]) -> Any:
-    """An array of the shape of one stored object, with keys that don't depend on a generation."""
-    import json
-
-    import zarr
-    from zarr.core.buffer import default_buffer_prototype
-
-    alone = {**metadata, "shape": list(chunks)}
-    if metadata["zarr_format"] == 3:
-        keys = {"name": "default", "configuration": {"separator": "/"}}
-        name, alone = "zarr.json", {**alone, "chunk_key_encoding": keys, "attributes": {}}
-    else:
-        name, alone = ".zarray", {**alone, "dimension_separator": "/"}
-    buffer = default_buffer_prototype().buffer
-    memory[name] = buffer.from_bytes(json.dumps(alone).encode())
-    store = zarr.storage.MemoryStore(memory)
-    array = zarr.open_array(store, mode="r+", zarr_format=metadata["zarr_format"])
-    return array.with_config({"write_empty_chunks": True})
