@@ -187,9 +187,12 @@ def test_keyboard_interrupt_of_a_task_is_an_outcome_in_workers(open_pool, execut
 def test_keyboard_interrupt_leaves_the_serial_pool_as_it_leaves_a_loop(open_pool):
     pool = open_pool("serial", Troubled)
     pool.submit(works("fine", "interrupt"))
+    seen: list[Outcome] = []
     with pytest.raises(KeyboardInterrupt):
-        gather(pool, 2)
-    assert [o.value for o in pool.poll(0.0)] == ["fine"]  # what was finished is not lost
+        for _ in range(3):
+            seen += pool.poll(0.0)  # a slow machine hands "fine" out before it comes to the other
+    seen += pool.poll(0.0)
+    assert [o.value for o in seen] == ["fine"]  # what was finished is not lost
 
 
 @pytest.mark.parametrize("executor", ALL)
