@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from savers._tensors import Values, array_values, tensor_values
 from savers.errors import InvalidInputError, InvalidTypeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["as_block", "as_result", "fit", "own", "split_fields"]
+__all__ = ["as_block", "as_result", "as_values", "fit", "own", "split_fields"]
 
 #: Kinds of NumPy dtypes that a store can hold (see numpy.dtype.kind).
 STORABLE = frozenset("biufcSUMmT")
@@ -52,21 +53,34 @@ def as_block(data: object, name: str) -> NDArray[Any]:
 
 def as_result(value: object, name: str) -> NDArray[Any]:
     """Return one result as an array of any shape, 0-d included. Raises as `as_block`."""
+    return as_values(value, name).array()
+
+
+def as_values(value: object, name: str) -> Values:
+    """Return one result as values that are not copied yet, where that can be. Raises as `as_block`.
+
+    Every way into a saver begins here: lists, arrays, tensors, scalars.
+    """
     if isinstance(value, np.ndarray):
-        return _storable(_plain(value), name)
-    if type(value).__module__.partition(".")[0] == "torch":
-        return _storable(_from_torch(value, name), name)
-    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-        return _storable(_from_dlpack(value), name)
+        return _of_array(_plain(value), name)
+    found = tensor_values(value, name)
+    return _of_array(_array_of(value, name), name) if found is None else found
+
+
+def _of_array(array: NDArray[Any], name: str) -> Values:
+    values = array_values(array, name)
+    return values if values.original else Values(_storable(array, name))
+
+
+def _array_of(value: object, name: str) -> NDArray[Any]:
     if isinstance(value, (list, tuple, range)):
         return _stack(list(value), name)
     if isinstance(value, (Mapping, set, frozenset)) or value is None:
         raise _not_an_array(value, name, "")
     try:
-        block = np.asarray(value)
+        return np.asarray(value)
     except Exception as error:
         raise _not_an_array(value, name, "") from error
-    return _storable(block, name)
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
@@ -74,28 +88,6 @@ def _plain(array: NDArray[Any]) -> NDArray[Any]:
         message = "a masked array: its mask would be lost; fill it first (array.filled(value))"
         raise InvalidTypeError(message)
     return np.asarray(array)
-
-
-def _from_torch(tensor: Any, name: str) -> NDArray[Any]:
-    if str(tensor.layout) != "torch.strided" or tensor.is_quantized or tensor.is_meta:
-        kind = f"{tensor.dtype} {tensor.layout} on {tensor.device}"
-        message = f"{name!r}: expected a dense tensor with values, got {kind}"
-        raise InvalidTypeError(message)
-    dtype, tensor = str(tensor.dtype).removeprefix("torch."), tensor.detach().cpu()
-    widened = dtype in ("bfloat16", "complex32") or dtype.startswith("float8")
-    if widened:  # NumPy has no such dtype; this one holds every value of it
-        tensor = tensor.cfloat() if dtype == "complex32" else tensor.float()
-    array: NDArray[Any] = tensor.resolve_conj().resolve_neg().numpy()
-    return array.view(np.dtype(array.dtype, metadata={"torch_dtype": dtype})) if widened else array
-
-
-def _from_dlpack(value: Any) -> NDArray[Any]:
-    try:
-        return np.from_dlpack(value)
-    except (BufferError, RuntimeError, ValueError):
-        if hasattr(value, "get"):  # a CuPy array: its copy on the host
-            return np.asarray(value.get())
-        raise
 
 
 def _storable(block: NDArray[Any], name: str) -> NDArray[Any]:

@@ -238,7 +238,7 @@ def test_a_dtype_that_numpy_has_not_is_noted_beside_the_values(path, dtype):
         target = path.with_name(f"{number}.zarr")
         save(target, data)
         array = zarr.open_group(target, mode="r")["dataset"]
-        assert dict(array.attrs) == {"torch_dtype": dtype}
+        assert dict(array.attrs) == {"original_dtype": dtype}
         assert array[...].tolist() == rows.tolist()
 
 
