@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import math
-import os
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,8 @@ from crc32c import crc32c
 
 from savers._engine import Engine
 from savers._state import ArrayState
-from savers._store import LocalStore
-from savers.errors import FormatError
+from savers._store import StagingStore
+from savers.errors import FormatError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from savers._format import Format
     from savers._location import Location
     from savers._state import ArrayLayout, PieceRef, State
+    from savers._store import Store
 
 __all__ = ["Block", "ChunkId", "ChunkStore", "Put"]
 
@@ -69,9 +69,10 @@ class Put:
 class ChunkStore:
     """The chunk objects of one dataset."""
 
-    def __init__(self, location: Location, fmt: Format, dataset: str) -> None:
+    def __init__(self, location: Location, store: Store, fmt: Format, dataset: str) -> None:
         self.name = location.name
-        self.store = location.store
+        self.store = store
+        self._staging = store if isinstance(store, StagingStore) else None
         self.format = fmt
         self.mark = quote(dataset, safe="") + "@"
         self._codecs: dict[tuple[str, int], ChunkCodec] = {}
@@ -125,9 +126,9 @@ class ChunkStore:
             size, crc = size + len(part), crc32c(part, crc)
         key, token = self.format.chunk_key(layout, index), ""
         committed = index in array.chunks or visible(array, index, state)
-        if isinstance(self.store, LocalStore) and committed:
+        if self._staging is not None and committed:
             token = f"{self.mark}{uuid.uuid4().hex}"
-            self.store.stage(token, *parts)
+            self._staging.stage(token, *parts)
         else:
             self.store.write(key, *parts)
         return Put((layout.name, layout.generation, index), size, crc, token, key)
@@ -140,9 +141,9 @@ class ChunkStore:
 
     def drop_token(self, token: str) -> None:
         """Remove one staged object."""
-        if isinstance(self.store, LocalStore):
-            with contextlib.suppress(OSError):
-                (self.store.scratch / token).unlink()
+        if self._staging is not None:
+            with contextlib.suppress(StorageError):  # left there, the next opening removes it
+                self._staging.drop_staged(token)
 
     def stand(self, puts: Sequence[Put]) -> None:
         """Note that the record of these chunks stands: they may be renamed."""
@@ -156,25 +157,24 @@ class ChunkStore:
         StorageError
             One could not be moved; the next call tries it again.
         """
-        while self._unrenamed and isinstance(self.store, LocalStore):
-            self.store.publish(*self._unrenamed[0])
+        while self._unrenamed and self._staging is not None:
+            self._staging.publish(*self._unrenamed[0])
             self._unrenamed.pop(0)
 
     # -- after a crash -----------------------------------------------------------------------------
 
     def finish_renames(self, state: State) -> None:
         """Rename what the last record staged and a crash left aside; remove all else there."""
-        store = self.store
-        if not isinstance(store, LocalStore) or not store.scratch.is_dir():
-            return
+        aside = set(self._staging.staged()) if self._staging is not None else set()
         for token, (name, generation, index) in state.staged.items():
             array = state.array(name, generation)
-            if array is not None and (store.scratch / token).exists():
+            if array is not None and token in aside:
                 self._unrenamed.append((token, self.format.chunk_key(array.layout, index)))
+                aside.remove(token)
         self.rename_staged()
-        for entry in os.scandir(store.scratch):
-            if entry.name.startswith(self.mark):
-                self.drop_token(entry.name)
+        for token in aside:
+            if token.startswith(self.mark):
+                self.drop_token(token)
 
     def remove_unknown(self, array: ArrayState) -> None:
         """Remove objects of commits that never got their record."""
@@ -199,7 +199,7 @@ class ChunkStore:
         layout, dtype = array.layout, array.layout.values_dtype
         block = np.full(layout.chunks, self.format.fill_value(layout), dtype)
         if index in array.chunks or array.adopted:
-            data = self.store.get(self.format.chunk_key(layout, index))
+            data = self.format.read_chunk(self.store, layout, index)
             if data is not None:
                 self._check(array, index, data)
                 block = as_values(self.codec(layout).decode(data), dtype).copy()

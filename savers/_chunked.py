@@ -11,12 +11,12 @@ import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from savers._blocks import as_block, named_fields
-from savers._config import make_settings
+from savers._config import SaverSettings, make_settings
 from savers._coordinates import Labels
-from savers._location import locate, require_folder
+from savers._location import locate
 from savers._names import check_array_name
 from savers._planning import Planner, check_options, plain_attributes
 from savers._save_plan import SavePlan
@@ -83,6 +83,8 @@ class ChunkedSaver(Saver):
     """
 
     supports_regions = True
+    #: The keywords of this saver.
+    settings_type: ClassVar[type[SaverSettings]] = SaverSettings
 
     def __init__(
         self,
@@ -91,9 +93,8 @@ class ChunkedSaver(Saver):
         approach: str = "append",
         **settings: Any,
     ) -> None:
-        self.settings = make_settings(
-            type(self).__name__, dataset_name=dataset_name, approach=approach, **settings
-        )
+        given = {"dataset_name": dataset_name, "approach": approach, **settings}
+        self.settings = make_settings(type(self).__name__, self.settings_type, given)
         self.file_path = file_path
         self.dataset_name = self.settings.dataset_name
         self.approach = self.settings.approach
@@ -143,7 +144,6 @@ class ChunkedSaver(Saver):
             raise InvalidInputError(message)
         with self._opening:
             if self._session is None or self._session.pid != os.getpid():
-                require_folder(self._location)
                 self._session = self._shared_session(self.make_format())
                 self._leave = weakref.finalize(self, leave, self._session)
             return self._session
@@ -234,7 +234,7 @@ class ChunkedSaver(Saver):
             Another process writes to this dataset.
         """
         session = self.session()
-        check_options(kwargs, type(self).__name__)
+        check_options(kwargs, type(self).__name__, session.format.keywords)
         self._check_indices(indices)
         if self.approach == "append" and isinstance(data, (list, tuple)) and not data:
             return  # no results: nothing tells shape or dtype
@@ -291,7 +291,7 @@ class ChunkedSaver(Saver):
     def open_jobs(self, **save_kwargs: Any) -> JobLedger:
         from savers._chunked_jobs import ChunkedJobs
 
-        check_options(save_kwargs, type(self).__name__)
+        check_options(save_kwargs, type(self).__name__, self.make_format().keywords)
         return ChunkedJobs(self, save_kwargs)
 
 

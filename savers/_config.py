@@ -17,7 +17,7 @@ APPROACHES = ("append", "overwrite", "update")
 
 
 class SaverSettings(BaseModel):
-    """Keywords that all chunked savers share (see `savers.ZarrSaver`)."""
+    """Keywords that all chunked savers share (see `savers.ChunkedSaver`)."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, arbitrary_types_allowed=True, strict=True
@@ -31,7 +31,6 @@ class SaverSettings(BaseModel):
     chunks: int | tuple[int, ...] | Mapping[str, Any] | None = None
     shards: int | tuple[int, ...] | Mapping[str, Any] | None = None
     codecs: Any = "balanced"
-    zarr_format: Literal[2, 3] = 3
     dtype: Any = None
     fill_value: Any = None
     keep_relative: float | Mapping[str, float] | None = None
@@ -73,8 +72,8 @@ class SaverSettings(BaseModel):
         return tuple(value) if isinstance(value, list) else value
 
 
-def make_settings(owner: str, **given: Any) -> SaverSettings:
-    """Return checked settings.
+def make_settings(owner: str, kind: type[SaverSettings], given: Mapping[str, Any]) -> SaverSettings:
+    """Return checked settings of the saver `owner`.
 
     Raises
     ------
@@ -83,13 +82,13 @@ def make_settings(owner: str, **given: Any) -> SaverSettings:
     InvalidTypeError
         An unknown keyword.
     """
-    unknown = [name for name in given if name not in SaverSettings.model_fields]
+    unknown = [name for name in given if name not in kind.model_fields]
     if unknown:
-        known = ", ".join(SaverSettings.model_fields)
+        known = ", ".join(kind.model_fields)
         message = f"{owner} has no keyword {unknown[0]!r}; known are file_path, {known}"
         raise InvalidTypeError(message)
     try:
-        return SaverSettings(**given)
+        return kind(**given)
     except ValidationError as error:
         message = _explain(owner, error, given)
     raise InvalidInputError(message)

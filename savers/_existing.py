@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from savers._location import Location
     from savers._locks import Holder
     from savers._state import State
+    from savers._store import Store
 
 __all__ = ["Dataset", "Existing", "Replayed", "find"]
 
@@ -125,6 +126,10 @@ class Existing:
     exists: bool
     datasets: tuple[Dataset, ...]
     sequential: Path | None
+
+    def store(self, dataset: str = "") -> Store:
+        """Return where the objects of a dataset lie."""
+        return self.format.open_store(self.location, dataset)
 
     def root_attributes(self) -> Mapping[str, Any]:
         """Return the attributes of the root; none where its document is unreadable."""

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from savers._codecs import ChunkCodec
+    from savers._location import Location
     from savers._state import ArrayLayout, State
     from savers._store import Store
 
-__all__ = ["Format", "NewArray"]
+__all__ = ["Facts", "Format", "NewArray"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,53 @@ class NewArray:
     along: str = ""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a format settled for an array, in a form that can be compared.
+
+    Parameters
+    ----------
+    chunks, shards : tuple of int, None
+        As in `NewArray`.
+    attributes : mapping
+    codecs : mapping
+        What was made of the codec settings, by the format's own names.
+    codec_names : tuple of str
+        The same for people.
+    fill_value : object
+    """
+
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+    attributes: Mapping[str, Any]
+    codecs: Mapping[str, Any]
+    codec_names: tuple[str, ...]
+    fill_value: Any
+
+
 class Format(Protocol):
     """How arrays lie in a store. Stateless: what it must remember is in `ArrayLayout.meta`."""
 
     @property
     def name(self) -> str:
         """The name of the format, for messages."""
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The keywords by which users choose codecs."""
+
+    @property
+    def timed(self) -> bool:
+        """True: what is committed is shown about a second later; False: at flush and close."""
+
+    def open_store(self, location: Location, dataset: str) -> Store:
+        """Return where the chunks of a dataset go. Nothing is created.
+
+        Raises
+        ------
+        FormatError
+            Something of another kind lies at the location.
+        """
 
     def create(self, new: NewArray) -> ArrayLayout:
         """Return the layout of a new array. Nothing is written.
@@ -84,6 +126,18 @@ class Format(Protocol):
             Something else lies there.
         """
 
+    def facts(self, layout: ArrayLayout) -> Facts:
+        """Return what was settled for an array."""
+
+    def check_replaceable(self, layout: ArrayLayout, new: ArrayLayout | None = None) -> None:
+        """Refuse an array that a new generation of it can't replace in one step.
+
+        Raises
+        ------
+        InvalidInputError
+            The chunks of both would lie under the same keys.
+        """
+
     def codec(self, layout: ArrayLayout) -> ChunkCodec:
         """Return the codec of an array's stored objects."""
 
@@ -92,6 +146,9 @@ class Format(Protocol):
 
     def chunk_key(self, layout: ArrayLayout, chunk: tuple[int, ...]) -> str:
         """Return where a chunk lies in the store."""
+
+    def read_chunk(self, store: Store, layout: ArrayLayout, chunk: tuple[int, ...]) -> bytes | None:
+        """Return the stored object of a chunk, None where there is none."""
 
     def chunks_in(self, store: Store, layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], str]]:
         """Yield index and key of the chunk objects of this generation that are in the store."""

@@ -17,7 +17,7 @@ from savers._state import fresh_array
 from savers.errors import SaverError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from savers._existing import Dataset, Existing
@@ -192,7 +192,7 @@ def _sequential(path: Path) -> DatasetView:
 
 def _arrays(existing: Existing, states: Mapping[str, ArrayState]) -> list[ArrayState]:
     """Arrays of the ledgers, and those that other programs put there."""
-    fmt, store = existing.format, existing.location.store
+    fmt, store = existing.format, existing.store()
     names = {
         key.rpartition("/")[0] for key in store.list("") if key.endswith(("/zarr.json", "/.zarray"))
     }
@@ -208,56 +208,26 @@ def _arrays(existing: Existing, states: Mapping[str, ArrayState]) -> list[ArrayS
 
 
 def _array(existing: Existing, array: ArrayState, *, ledger: bool) -> ArrayView:
-    layout, node = array.layout, array.layout.meta["node"]
-    inner, codecs = _codecs(node)
-    published = existing.format.published(existing.location.store, layout)
+    layout = array.layout
+    facts = existing.format.facts(layout)
+    published = existing.format.published(existing.store(), layout)
     done = int((array.status == ItemStatus.DONE).sum())
     open_ = int((array.status == ItemStatus.OPEN).sum())
     stored = array.chunks.values()
     objects, nbytes = len(stored), sum(chunk.size for chunk in stored)
     if not ledger or array.adopted:
-        objects = sum(1 for _ in existing.format.chunks_in(existing.location.store, layout))
+        objects = sum(1 for _ in existing.format.chunks_in(existing.store(), layout))
     return ArrayView(
         layout.name,
         "text" if layout.dtype == "T" else str(layout.values_dtype),
         tuple(name or "" for name in layout.meta["dims"]),
         published,
-        inner or layout.chunks,
-        layout.chunks if inner else None,
-        codecs,
+        facts.chunks,
+        facts.shards,
+        facts.codec_names,
         done if ledger else None,
         array.status.size - done - open_ if ledger else None,
         open_ if ledger else None,
         objects,
         nbytes,
     )
-
-
-def _codecs(node: Mapping[str, Any]) -> tuple[Index | None, tuple[str, ...]]:
-    """Return the chunk shape within a shard, and the codecs by name."""
-    if node["zarr_format"] == 2:
-        chain = [
-            *(node.get("filters") or ()),
-            *([node["compressor"]] if node["compressor"] else []),
-        ]
-        return None, tuple(str(codec["id"]) for codec in chain)
-    first = node["codecs"][0]
-    if first["name"] != "sharding_indexed":
-        return None, _names(node["codecs"])
-    settings = first["configuration"]
-    return tuple(settings["chunk_shape"]), _names(settings["codecs"])
-
-
-def _names(codecs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    return tuple(
-        str(codec["name"] + _variant(codec.get("configuration", {})))
-        for codec in codecs
-        if codec["name"] not in ("bytes", "vlen-utf8")
-    )
-
-
-def _variant(settings: Mapping[str, Any]) -> str:
-    """Return what tells blosc codecs apart, as "(zstd-1, shuffle)"."""
-    if "cname" not in settings:
-        return ""
-    return f"({settings['cname']}-{settings['clevel']}, {settings['shuffle']})"

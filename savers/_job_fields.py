@@ -141,7 +141,7 @@ class JobFields:
         old = plan.existing(name, check=False) if self.replaces else None
         if old is None:
             return 0
-        plan.refuse_unreplaceable(old.layout)
+        plan.session.format.check_replaceable(old.layout)
         plan.remove_leftovers(old.layout, old.layout.generation + 1)
         return old.layout.generation + 1
 

@@ -6,7 +6,7 @@ and compared with it ever after.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,28 +22,27 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from savers._config import SaverSettings
-    from savers._format import Format
+    from savers._format import Facts, Format
     from savers._state import ArrayLayout
 
-__all__ = ["OPTIONS", "Planner", "check_options"]
+__all__ = ["Planner", "check_options", "plain_attributes"]
 
-#: Keywords that `save` takes for the creation of arrays.
-OPTIONS = ("chunks", "shards", "dtype", "compressor", "compressors", "compression", "codecs",
-           "filters", "serializer", "fill_value", "attributes")  # fmt: skip
-CODECS = ("compressor", "compressors", "compression", "codecs", "filters", "serializer")
+#: Keywords that `save` takes for the creation of arrays, beside the codecs of the format.
+OPTIONS = ("chunks", "shards", "dtype", "fill_value", "attributes")
 
 
-def check_options(options: Mapping[str, Any], owner: str) -> None:
-    """Refuse keywords that no array can be created with.
+def check_options(options: Mapping[str, Any], owner: str, codecs: Sequence[str]) -> None:
+    """Refuse keywords that no array can be created with; `codecs` are those of the format.
 
     Raises
     ------
     InvalidTypeError
         An unknown keyword (also a TypeError and a ValueError).
     """
+    known = (*OPTIONS, *codecs)
     for name in options:
-        if name not in OPTIONS:
-            message = f"{owner}.save has no keyword {name!r}; known are {', '.join(OPTIONS)}"
+        if name not in known:
+            message = f"{owner}.save has no keyword {name!r}; known are {', '.join(known)}"
             raise InvalidTypeError(message)
     attributes = options.get("attributes")
     if attributes is not None and not isinstance(attributes, dict):
@@ -198,8 +197,13 @@ class Planner:
         return given.get(name) if isinstance(given, Mapping) else given
 
     def _codecs(self) -> dict[str, Any]:
-        given = {name: self.options[name] for name in CODECS if name in self.options}
-        return {"codecs": self.settings.codecs, **given}
+        return {"codecs": self.settings.codecs, **self._asked_codecs()}
+
+    def _asked_codecs(self) -> dict[str, Any]:
+        """What was asked of the codecs: by the call, else by the settings."""
+        known = self.fmt.keywords
+        own = {n: getattr(self.settings, n) for n in known if n in self.settings.model_fields_set}
+        return {**own, **{name: self.options[name] for name in known if name in self.options}}
 
     def attributes(self, name: str) -> dict[str, Any]:
         """Return the attributes that were asked for an array, as JSON knows them."""
@@ -259,11 +263,9 @@ class Planner:
         InvalidInputError
             They differ; the text names keyword, expected and got.
         """
-        name, node = layout.name, layout.meta["node"]
+        name, facts = layout.name, self.fmt.facts(layout)
         size = [n or 1 for n in layout.shape]
-        inner = inner_chunks(node)
-        there = {"chunks": inner or layout.chunks, "shards": layout.chunks if inner else None}
-        for keyword, found in there.items():
+        for keyword, found in (("chunks", facts.chunks), ("shards", facts.shards)):
             asked = self.asked(keyword, name)
             if asked is not None and check_chunks(asked, size, name) != found:
                 raise self._differs(name, keyword, found, asked)
@@ -279,37 +281,33 @@ class Planner:
             list(self.dims(name, len(layout.shape))),
         ):
             raise self._differs(name, "dims", layout.meta["dims"], list(dims))
-        self._check_made(layout, node)
+        self._check_made(layout, facts)
 
-    def _check_made(self, layout: ArrayLayout, node: Mapping[str, Any]) -> None:
+    def _check_made(self, layout: ArrayLayout, facts: Facts) -> None:
         """What only the format can compare: made again with these options, and held against it."""
         for key, value in self.attributes(layout.name).items():
-            if node["attributes"].get(key) != value:
-                there = node["attributes"].get(key)
+            there = facts.attributes.get(key)
+            if there != value:
                 raise self._differs(layout.name, f"attributes[{key!r}]", there, value)
-        codecs = {name: self.options[name] for name in CODECS if name in self.options}
-        if "codecs" in self.settings.model_fields_set:
-            codecs.setdefault("codecs", self.settings.codecs)
+        codecs = self._asked_codecs()
         fill = self.asked("fill_value", layout.name)
         if not codecs and fill is None:
             return
-        made = self._made_again(layout, node, codecs, fill)
-        for key in ("codecs", "compressor", "filters") if codecs else ():
-            if made.get(key) != node.get(key):
-                raise self._differs(layout.name, key, node.get(key), made.get(key))
-        if fill is not None and made["fill_value"] != node["fill_value"]:
-            raise self._differs(layout.name, "fill_value", node["fill_value"], made["fill_value"])
+        made = self._made_again(layout, facts, codecs, fill)
+        for key in made.codecs if codecs else ():
+            if made.codecs[key] != facts.codecs.get(key):
+                raise self._differs(layout.name, key, facts.codecs.get(key), made.codecs[key])
+        if fill is not None and made.fill_value != facts.fill_value:
+            raise self._differs(layout.name, "fill_value", facts.fill_value, made.fill_value)
 
     def _made_again(
-        self, layout: ArrayLayout, node: Mapping[str, Any], codecs: Mapping[str, Any], fill: object
-    ) -> Mapping[str, Any]:
-        inner = inner_chunks(node)
+        self, layout: ArrayLayout, facts: Facts, codecs: Mapping[str, Any], fill: object
+    ) -> Facts:
         new = NewArray(
-            layout.name, layout.values_dtype, layout.shape, inner or layout.chunks,
-            layout.chunks if inner else None, tuple(layout.meta["dims"]), fill, codecs=codecs,
+            layout.name, layout.values_dtype, layout.shape, facts.chunks, facts.shards,
+            tuple(layout.meta["dims"]), fill, codecs=codecs,
         )  # fmt: skip
-        made: Mapping[str, Any] = self.fmt.create(new).meta["node"]
-        return made
+        return self.fmt.facts(self.fmt.create(new))
 
     def _differs(self, name: str, keyword: str, there: object, asked: object) -> InvalidInputError:
         message = (
@@ -317,14 +315,6 @@ class Planner:
             f"it out, or replace the array with approach='overwrite'"
         )
         return InvalidInputError(message)
-
-
-def inner_chunks(node: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Return the chunks within the stored objects of a sharded Zarr array, None without shards."""
-    for codec in node.get("codecs") or ():
-        if codec["name"] == "sharding_indexed":
-            return tuple(codec["configuration"]["chunk_shape"])
-    return None
 
 
 def plain_attributes(given: Mapping[str, Any], where: str) -> dict[str, Any]:

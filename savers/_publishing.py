@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from savers._chunk_store import Block, Put
     from savers._format import Format
-    from savers._location import Location
     from savers._session import Session
     from savers._state import ArrayState, State
+    from savers._store import Store
 
 __all__ = ["Publisher", "refuse_changed", "shapes"]
 
@@ -39,7 +39,7 @@ def _grows_along(array: ArrayState, dimension: str) -> bool:
     return array.layout.growing and array.layout.meta["dims"][:1] == [dimension]
 
 
-def refuse_changed(fmt: Format, location: Location, state: State) -> None:
+def refuse_changed(fmt: Format, store: Store, where: str, state: State) -> None:
     """Refuse a store whose arrays another program changed.
 
     Raises
@@ -51,11 +51,11 @@ def refuse_changed(fmt: Format, location: Location, state: State) -> None:
     for name, array in state.arrays.items():
         if array.published is None:
             continue
-        seen = fmt.published(location.store, array.layout)
+        seen = fmt.published(store, array.layout)
         unpublished = seen is None and (name in state.stale or array.before is None)
         if not unpublished and seen not in (array.published, array.before):
             message = (
-                f"{name!r} in {location.name} was changed by another program: the ledger "
+                f"{name!r} in {where} was changed by another program: the ledger "
                 f"knows shape {array.published}, the store has {seen}. Undo that change, or "
                 "move the ledger folder away to go on from what the store has"
             )

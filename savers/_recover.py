@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from savers._existing import Dataset, Existing
+    from savers._session import Session
     from savers._state import State
 
 __all__ = ["Recovered", "recover"]
@@ -65,7 +66,7 @@ def recover(path: object, storage_options: Mapping[str, Any] | None = None) -> l
 def _refuse_other_store(existing: Existing, dataset: Dataset) -> None:
     """Opening would set such a ledger aside and begin a new one; here that is no help."""
     state = dataset.replay().state
-    exists, store_id = existing.format.store_id(existing.location.store)
+    exists, store_id = existing.format.store_id(existing.store(dataset.name))
     if not exists or store_id != state.store_id:
         reason = "is another one" if exists else "is gone"
         message = (
@@ -78,7 +79,7 @@ def _refuse_other_store(existing: Existing, dataset: Dataset) -> None:
 def _recover(existing: Existing, dataset: Dataset) -> list[Recovered]:
     session = session_for(existing.location, dataset.name, existing.format, synced=True)
     try:
-        before = _seen(existing, session.peek())
+        before = _seen(session, session.peek())
         open_chunks = {name: len(a.loose) for name, a in session.peek().arrays.items()}
         state = session.open()
         after = shapes(state)
@@ -90,6 +91,6 @@ def _recover(existing: Existing, dataset: Dataset) -> list[Recovered]:
     ]
 
 
-def _seen(existing: Existing, state: State) -> dict[str, Index | None]:
-    fmt, store = existing.format, existing.location.store
+def _seen(session: Session, state: State) -> dict[str, Index | None]:
+    fmt, store = session.format, session.store
     return {name: fmt.published(store, array.layout) for name, array in state.arrays.items()}

@@ -97,7 +97,7 @@ class SavePlan:
         generation = 0 if old is None else old.layout.generation + 1
         layout = self.planner.rows(name, block.shape[1:], block.dtype, generation=generation)
         if old is not None:
-            self.refuse_unreplaceable(old.layout, layout)
+            self.session.format.check_replaceable(old.layout, layout)
             self.remove_leftovers(old.layout, generation)
         array = self.create(layout, pending=True)
         self.check_length(array, len(block))
@@ -111,16 +111,6 @@ class SavePlan:
         """Make room for a new generation; only the holder of the dataset knows nobody uses it."""
         if self.session.is_open:
             self.session.remove_generation(layout, generation)
-
-    def refuse_unreplaceable(self, layout: ArrayLayout, new: ArrayLayout | None = None) -> None:
-        """Zarr v2 keeps the chunks of a 1-d array under the same keys whatever the separator."""
-        axes = min(len(layout.chunks), len((new or layout).chunks))
-        if layout.meta["node"]["zarr_format"] == 2 and axes < 2:
-            message = (
-                f"{layout.name!r}: a 1-d array of zarr_format=2 can't be replaced in one step; "
-                "use zarr_format=3, or another dataset_name"
-            )
-            raise InvalidInputError(message)
 
     def update(self, name: str, block: NDArray[Any], indices: object) -> None:
         """Write at indices of an array that is there."""
@@ -231,7 +221,7 @@ class SavePlan:
         if old is not None:
             if self.agrees(old, values):
                 return
-            self.refuse_unreplaceable(old.layout)
+            self.session.format.check_replaceable(old.layout)
             generation = old.layout.generation + 1
             self.remove_leftovers(old.layout, generation)
             self.replaced[name] = old.layout.generation

@@ -64,7 +64,7 @@ class Session:
         self.location = location
         self.dataset = dataset
         self.format = fmt
-        self.store = location.store
+        self.store = fmt.open_store(location, dataset)
         self.synced = synced
         self.mutex = threading.RLock()
         self.users = 0
@@ -74,7 +74,7 @@ class Session:
         #: True while only updates use it: then it is let go when another process wants it.
         self.yielding = True
         self.folder = None if location.path is None else ledger_folder(location.path)
-        self.chunks = ChunkStore(location, fmt, dataset)
+        self.chunks = ChunkStore(location, self.store, fmt, dataset)
         self._lock = self._make_lock()
         self._ledger: Ledger | None = None
         self._created = False
@@ -183,7 +183,7 @@ class Session:
     def _recover(self, state: State) -> None:
         """Finish the last commit, refuse a store that somebody else changed, remove leftovers."""
         self.chunks.finish_renames(state)
-        refuse_changed(self.format, self.location, state)
+        refuse_changed(self.format, self.store, self.location.name, state)
         if self._lock is None or self._lock.took_over:
             for array in (*state.arrays.values(), *state.pending.values()):
                 self.chunks.remove_unknown(array)
@@ -359,6 +359,8 @@ class Session:
 
     def _schedule(self) -> None:
         """Publish now if that was long ago, else when its time has come."""
+        if not self.format.timed:
+            return
         wait = max(PUBLISH_AFTER, 20 * self._publish_cost)
         due = self._last_publish + wait - time.monotonic()
         if due <= 0:

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from savers._files import make_side_folder, storage_errors, sync_folder, write_parts
 from savers._secrets import masked, shows
@@ -18,7 +18,7 @@ from savers.errors import StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LocalStore", "MappingStore", "ObstoreMapping", "Store", "ZarrMemory"]
+__all__ = ["LocalStore", "MappingStore", "ObstoreMapping", "StagingStore", "Store", "ZarrMemory"]
 
 #: Folders remembered as being there; a chunk grid of many axes has one for each of its rows.
 MOST_KNOWN = 10_000
@@ -52,6 +52,26 @@ class Store(Protocol):
 
     def barrier(self) -> None:
         """Return once everything written so far survives a power cut (where asked for)."""
+
+
+@runtime_checkable
+class StagingStore(Store, Protocol):
+    """A store that can keep an object aside, and move it to its key in one step."""
+
+    def stage(self, token: str, *parts: Bytes) -> str:
+        """Write an object aside, under a token."""
+
+    def publish(self, token: str, key: str) -> None:
+        """Move a staged object to its key; readers see the old or the new one there."""
+
+    def staged(self) -> Sequence[str]:
+        """Return the tokens of all objects aside."""
+
+    def get_staged(self, token: str) -> bytes | None:
+        """Return an object aside, None where there is none."""
+
+    def drop_staged(self, token: str) -> None:
+        """Remove an object aside; no error where there is none."""
 
 
 # -- local files ---------------------------------------------------------------------------------
@@ -110,6 +130,26 @@ class LocalStore:
             self._ensure_folder(folder)
             os.replace(f"{self._scratch}/{token}", path)
         self._note(folder)
+
+    def staged(self) -> Sequence[str]:
+        with storage_errors("list", self.scratch):
+            try:
+                return os.listdir(self.scratch)
+            except FileNotFoundError:
+                return []
+
+    def get_staged(self, token: str) -> bytes | None:
+        path = self.scratch / token
+        with storage_errors("read", path):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def drop_staged(self, token: str) -> None:
+        path = self.scratch / token
+        with storage_errors("delete", path):
+            path.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         path = self.root / key

@@ -6,7 +6,6 @@ documents with those that the ledger would publish. Nothing is locked or changed
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,14 @@ from savers._existing import find
 from savers._files import storage_errors
 from savers._frames import read_frames
 from savers._publishing import shapes
-from savers._store import LocalStore
+from savers._store import StagingStore
 from savers.errors import FormatError, SaverError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from savers._existing import Dataset, Existing, Replayed
-    from savers._state import ArrayState, Stored
+    from savers._state import ArrayLayout, ArrayState, Stored
 
 __all__ = ["Finding", "Report", "examine", "verify"]
 
@@ -169,6 +168,7 @@ def _stamps(existing: Existing) -> list[object]:
 class Read:
     """A ledger that could be read, and whether readers may not yet see everything of it."""
 
+    dataset: str
     replayed: Replayed
     held: bool
     crashed: bool
@@ -197,7 +197,7 @@ def _check_ledger(dataset: Dataset, report: Report) -> Read | None:
         at = replayed.size - replayed.torn
         problem = f"damaged at byte {at}: {replayed.torn} bytes there are no whole record"
         report.add("", f"ledger stream {replayed.stream}", problem)
-    return Read(replayed, holder is not None, crashed)
+    return Read(name, replayed, holder is not None, crashed)
 
 
 def _check_sequential(existing: Existing, report: Report) -> None:
@@ -231,7 +231,7 @@ class Chunks:
     def __init__(self, existing: Existing, read: Read, report: Report) -> None:
         self.state = read.replayed.state
         self.unclosed = read.held or read.crashed
-        self.store = existing.location.store
+        self.store = existing.store(read.dataset)
         self.format = existing.format
         self.report = report
 
@@ -243,15 +243,15 @@ class Chunks:
             for index, stored in array.chunks.items():
                 key = self.format.chunk_key(layout, index)
                 token = staged.get((layout.name, layout.generation, index), "")
-                if problem := self._problem(key, token, stored):
+                if problem := self._problem(layout, index, token, stored):
                     self.report.add(layout.name, key, problem)
         self._unknown()
 
-    def _problem(self, key: str, token: str, stored: Stored) -> str:
+    def _problem(self, layout: ArrayLayout, index: Index, token: str, stored: Stored) -> str:
         try:
             data = self._staged(token)
             if data is None:
-                data = self.store.get(key)
+                data = self.format.read_chunk(self.store, layout, index)
         except SaverError as error:
             return str(error)
         self.report.counts["chunks"] += 1
@@ -267,11 +267,9 @@ class Chunks:
 
     def _staged(self, token: str) -> bytes | None:
         """Return an object of the last record that a crash kept from its key."""
-        if not token or not isinstance(self.store, LocalStore):
+        if not token or not isinstance(self.store, StagingStore):
             return None
-        with contextlib.suppress(FileNotFoundError):
-            return (self.store.scratch / token).read_bytes()
-        return None
+        return self.store.get_staged(token)
 
     def _unknown(self) -> None:
         """Objects within what readers see, of which no record speaks."""

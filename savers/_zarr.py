@@ -11,15 +11,18 @@ import base64
 import json
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from savers._chunked import ChunkedSaver
 from savers._codec_settings import preset
 from savers._codecs import chunk_codec
+from savers._config import SaverSettings
 from savers._coordinates import time_attributes
+from savers._format import Facts
 from savers._jobs import ItemStatus
+from savers._location import require_folder
 from savers._state import ArrayLayout
 from savers.errors import FormatError, InvalidInputError
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from savers._codecs import ChunkCodec
     from savers._format import Format, NewArray
+    from savers._location import Location
     from savers._state import State
     from savers._store import Store
 
@@ -43,6 +47,14 @@ class ZarrFormat:
 
     zarr_format: Literal[2, 3] = 3
     name: str = "zarr"
+    keywords: ClassVar[tuple[str, ...]] = (
+        "compressor", "compressors", "compression", "codecs", "filters", "serializer",
+    )  # fmt: skip
+    timed: ClassVar[bool] = True
+
+    def open_store(self, location: Location, dataset: str) -> Store:
+        require_folder(location)
+        return location.store
 
     # -- layouts ---------------------------------------------------------------------------------
 
@@ -103,6 +115,28 @@ class ZarrFormat:
         )  # fmt: skip
         return layout, shape
 
+    def facts(self, layout: ArrayLayout) -> Facts:
+        node = layout.meta["node"]
+        inner, names = _codec_names(node)
+        return Facts(
+            inner or layout.chunks,
+            layout.chunks if inner else None,
+            node["attributes"],
+            {key: node.get(key) for key in ("codecs", "compressor", "filters")},
+            names,
+            node["fill_value"],
+        )
+
+    def check_replaceable(self, layout: ArrayLayout, new: ArrayLayout | None = None) -> None:
+        """Version 2 keeps the chunks of a 1-d array under the same keys whatever the separator."""
+        axes = min(len(layout.chunks), len((new or layout).chunks))
+        if layout.meta["node"]["zarr_format"] == 2 and axes < 2:
+            message = (
+                f"{layout.name!r}: a 1-d array of zarr_format=2 can't be replaced in one step; "
+                "use zarr_format=3, or another dataset_name"
+            )
+            raise InvalidInputError(message)
+
     def codec(self, layout: ArrayLayout) -> ChunkCodec:
         return chunk_codec(layout.meta["node"], layout.chunks)
 
@@ -130,6 +164,9 @@ class ZarrFormat:
         start = [] if _bare_keys(layout.meta["node"]) else ["c"]
         parts = [*start, *(str(index) for index in chunk)]
         return f"{layout.name}/{separator.join(parts or ['0'])}"
+
+    def read_chunk(self, store: Store, layout: ArrayLayout, chunk: tuple[int, ...]) -> bytes | None:
+        return store.get(self.chunk_key(layout, chunk))
 
     def chunks_in(self, store: Store, layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], str]]:
         for index, key in self._chunk_objects(store, layout):
@@ -435,6 +472,34 @@ def _parity(node: Document) -> int:
     return 0 if separator == "/" else 1
 
 
+def _codec_names(node: Document) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """Return the chunk shape within a shard, and the codecs by name."""
+    if node["zarr_format"] == 2:
+        compressor = [node["compressor"]] if node["compressor"] else []
+        chain = [*(node.get("filters") or ()), *compressor]
+        return None, tuple(str(codec["id"]) for codec in chain)
+    first = node["codecs"][0]
+    if first["name"] != "sharding_indexed":
+        return None, _names(node["codecs"])
+    settings = first["configuration"]
+    return tuple(settings["chunk_shape"]), _names(settings["codecs"])
+
+
+def _names(codecs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(
+        str(codec["name"] + _variant(codec.get("configuration", {})))
+        for codec in codecs
+        if codec["name"] not in ("bytes", "vlen-utf8")
+    )
+
+
+def _variant(settings: Mapping[str, Any]) -> str:
+    """Return what tells blosc codecs apart, as "(zstd-1, shuffle)"."""
+    if "cname" not in settings:
+        return ""
+    return f"({settings['cname']}-{settings['clevel']}, {settings['shuffle']})"
+
+
 def _codec_options(new: NewArray, zarr_format: int) -> dict[str, Any]:
     """Settings of `zarr.create_array` from what the user asked for."""
     options: dict[str, Any] = {
@@ -514,6 +579,12 @@ def _as_numcodecs(codec: Any) -> Any:
 # -- the saver -----------------------------------------------------------------------------------
 
 
+class ZarrSettings(SaverSettings):
+    """Keywords of `ZarrSaver`."""
+
+    zarr_format: Literal[2, 3] = 3
+
+
 class ZarrSaver(ChunkedSaver):
     """Save results to arrays of a Zarr store.
 
@@ -534,6 +605,9 @@ class ZarrSaver(ChunkedSaver):
     >>> zarr.open_group(path)["energy"][:]
     array([1., 2., 3., 4.])
     """
+
+    settings_type = ZarrSettings
+    settings: ZarrSettings
 
     def make_format(self) -> Format:
         return ZarrFormat(self.settings.zarr_format)
