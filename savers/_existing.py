@@ -6,8 +6,6 @@ else writes.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -130,16 +128,6 @@ class Existing:
     def store(self, dataset: str = "") -> Store:
         """Return where the objects of a dataset lie."""
         return self.format.open_store(self.location, dataset)
-
-    def root_attributes(self) -> Mapping[str, Any]:
-        """Return the attributes of the root; none where its document is unreadable."""
-        for key, part in (("zarr.json", "attributes"), (".zattrs", "")):
-            data = self.location.store.get(key)
-            with contextlib.suppress(ValueError, AttributeError):
-                document = {} if data is None else json.loads(data)
-                if document:
-                    return dict(document.get(part, {}) if part else document)
-        return {}
 
 
 def find(path: object, storage_options: Mapping[str, Any] | None = None) -> Existing:

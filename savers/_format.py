@@ -159,6 +159,12 @@ class Format(Protocol):
     def store_id(self, store: Store) -> tuple[bool, str]:
         """Return whether there is a store at all, and the id in its root ("" without one)."""
 
+    def root_attributes(self, store: Store) -> Mapping[str, Any]:
+        """Return the attributes of the root; none where they are unreadable."""
+
+    def array_names(self, store: Store) -> Sequence[str]:
+        """Return the names of all arrays that readers find, sorted."""
+
     def create_root(self, store: Store, store_id: str, attrs: Mapping[str, Any]) -> None:
         """Make the root of a store, or note the id in the one that is there."""
 

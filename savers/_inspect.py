@@ -133,7 +133,7 @@ def inspect(path: object, storage_options: Mapping[str, Any] | None = None) -> V
     if existing.location.path is None:
         view.nbytes = sum(array.nbytes for array in view.arrays)
     if existing.exists:
-        view.cf = cf_findings(nodes, existing.root_attributes())
+        view.cf = cf_findings(nodes, existing.format.root_attributes(existing.store()))
     return view
 
 
@@ -192,12 +192,13 @@ def _sequential(path: Path) -> DatasetView:
 
 def _arrays(existing: Existing, states: Mapping[str, ArrayState]) -> list[ArrayState]:
     """Arrays of the ledgers, and those that other programs put there."""
-    fmt, store = existing.format, existing.store()
-    names = {
-        key.rpartition("/")[0] for key in store.list("") if key.endswith(("/zarr.json", "/.zarray"))
-    }
     found = dict(states)
-    for name in sorted(names - states.keys()):
+    if not existing.exists:
+        return [found[name] for name in sorted(found)]
+    fmt, store = existing.format, existing.store()
+    for name in fmt.array_names(store):
+        if name in states:
+            continue
         try:
             adopted = fmt.adopt(store, name)
         except SaverError:  # a group, or a dtype that no saver extends

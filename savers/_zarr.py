@@ -8,6 +8,7 @@ Source: Zarr core specification 3.1 and storage specification v2.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import struct
 from dataclasses import dataclass
@@ -199,6 +200,17 @@ class ZarrFormat:
             message = "expected a group at the root of the store, found an array"
             raise FormatError(message)
         return True, root["attributes"].get(ID, "")
+
+    def root_attributes(self, store: Store) -> Mapping[str, Any]:
+        with contextlib.suppress(FormatError, AttributeError):
+            return dict((_read_node(store, "") or {}).get("attributes", {}))
+        return {}
+
+    def array_names(self, store: Store) -> Sequence[str]:
+        keys = store.list("")
+        return sorted(
+            {k.rpartition("/")[0] for k in keys if k.endswith(("/zarr.json", "/.zarray"))}
+        )
 
     def create_root(self, store: Store, store_id: str, attrs: Mapping[str, Any]) -> None:
         there = _read_node(store, "")
