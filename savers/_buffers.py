@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -54,7 +55,7 @@ class BufferPool:
         self._lock = threading.Lock()
         self._parents = self._free  # a forked child has no driver that could free pinned memory
         self._free = []
-        self._pid = os.getpid()
+        self._process = object()  # one a process: what it lent is returned to it alone
 
     @property
     def kept(self) -> int:
@@ -69,12 +70,12 @@ class BufferPool:
             if fitting:
                 best = min(fitting, key=lambda buffer: buffer.nbytes)
                 self._free = [buffer for buffer in self._free if buffer is not best]
-                return Lent(self, best)
-        return Lent(self, self._make(-(-nbytes // _PAGE) * _PAGE))
+                return Lent(self, best, self._process)
+        return Lent(self, self._make(-(-nbytes // _PAGE) * _PAGE), self._process)
 
-    def give_back(self, buffer: NDArray[np.uint8], pid: int) -> None:
+    def give_back(self, buffer: NDArray[np.uint8], process: object) -> None:
         """Keep a buffer for the next one that asks; the oldest ones go where it is too much."""
-        if pid != self._pid or not _SMALL <= buffer.nbytes <= self.limit:
+        if process is not self._process or not _SMALL <= buffer.nbytes <= self.limit:
             return
         with self._lock:
             self._free.append(buffer)
@@ -86,14 +87,14 @@ class BufferPool:
 class Lent:
     """A buffer that is the borrower's until it is released."""
 
-    def __init__(self, pool: BufferPool, buffer: NDArray[np.uint8]) -> None:
+    def __init__(self, pool: BufferPool, buffer: NDArray[np.uint8], process: object) -> None:
         self._pool = pool
         self._buffers = [buffer]
-        self._pid = os.getpid()
+        self._process = process
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the beginning of the buffer as an array."""
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        nbytes = math.prod(shape) * dtype.itemsize
         return self._buffers[0][:nbytes].view(dtype).reshape(shape)
 
     def release(self) -> None:
@@ -102,4 +103,4 @@ class Lent:
             buffer = self._buffers.pop()
         except IndexError:
             return
-        self._pool.give_back(buffer, self._pid)
+        self._pool.give_back(buffer, self._process)

@@ -8,6 +8,7 @@ caller goes on.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -156,7 +157,7 @@ class Staged:
     @property
     def nbytes(self) -> int:
         """Bytes of the values."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def values(self) -> NDArray[Any]:
