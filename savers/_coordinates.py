@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from savers._blocks import as_result, retimed
+from savers._calendars import as_dates, as_times, calendar_of
 from savers.errors import CoordinateNotFoundError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -79,10 +80,13 @@ class Labels:
     dimension : str
     values : ndarray, shape (n,)
         Unique numbers, texts or times.
+    calendar : str
+        That of cftime dates, which are kept as in `savers._calendars`; "" for NumPy's own times.
     """
 
     dimension: str
     values: NDArray[Any]
+    calendar: str = ""
 
     @classmethod
     def of(cls, dimension: str, given: object) -> Labels:
@@ -93,12 +97,17 @@ class Labels:
         InvalidInputError
             Not one-dimensional, NaN or NaT, or a label twice.
         """
-        values = as_result(_plain(given), dimension)
+        objects = getattr(getattr(given, "dtype", None), "kind", "") == "O"
+        values: Any = np.asarray(given) if objects else given
+        calendar = calendar_of(values)
+        if calendar:
+            values = as_times(values, calendar, dimension)
+        values = as_result(_plain(values), dimension)
         if values.ndim != 1:
             message = f"coordinate {dimension!r}: expected a 1-d array, got shape {values.shape}"
             raise InvalidInputError(message)
         values = coarsest_unit(values)
-        labels = cls(dimension, values)
+        labels = cls(dimension, values, calendar)
         labels._require_unique()
         return labels
 
@@ -111,7 +120,7 @@ class Labels:
         if len(self.table) != len(self.values):
             unique, counts = np.unique(self.values, return_counts=True)
             twice = unique[counts > 1][0]
-            message = f"coordinate {self.dimension!r}: label {twice} stands there twice"
+            message = f"coordinate {self.dimension!r}: label {self.shown(twice)} stands there twice"
             raise InvalidInputError(message)
 
     @property
@@ -139,8 +148,10 @@ class Labels:
     def _key(self, label: object) -> Any:
         if self.values.dtype.kind not in "Mm":
             return label.item() if isinstance(label, (np.generic, np.ndarray)) else label
+        if calendar_of(label) != self.calendar:
+            return None
         try:
-            exact = np.asarray(_plain(label))
+            exact = self._time(label)
             if exact.dtype.kind not in ("U", self.values.dtype.kind):
                 return None
             ours = exact.astype(self.values.dtype)
@@ -159,10 +170,19 @@ class Labels:
             if self.values.dtype.kind in "UT":
                 close = difflib.get_close_matches(str(label), self.values.astype(str), 1, 0.0)
                 return repr(str(close[0])) if close else None
-            distance = np.abs(self.values - np.asarray(_plain(label)).astype(self.values.dtype))
-            return self.values[int(np.argmin(distance))]
+            distance = np.abs(self.values - self._time(label).astype(self.values.dtype))
+            return self.shown(self.values[int(np.argmin(distance))])
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
+
+    def _time(self, label: object) -> NDArray[Any]:
+        if calendar_of(label) and self.calendar:
+            return as_times([label], self.calendar, self.dimension).reshape(())
+        return np.asarray(_plain(label))
+
+    def shown(self, value: Any) -> Any:
+        """Return one of the values as its calendar writes it."""
+        return as_dates(np.array([value]), self.calendar)[0] if self.calendar else value
 
 
 def _plain(given: object) -> object:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
+    from numpy.typing import NDArray
 
     from savers._codecs import ChunkCodec
     from savers._location import Location
@@ -42,6 +43,8 @@ class NewArray:
         As in `ArrayLayout`.
     along : str
         The growing dimension that a coordinate array follows, "" for other arrays.
+    labels : ndarray or None
+        The values of a coordinate array, which are known when it is created.
     """
 
     name: str
@@ -58,6 +61,7 @@ class NewArray:
     rounding: bool = False
     generation: int = 0
     along: str = ""
+    labels: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

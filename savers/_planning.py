@@ -220,12 +220,16 @@ class Planner:
         dtype = stored_dtype(labels.values.dtype.newbyteorder("="), name)
         given = self.settings.attrs.get(name)
         attributes = plain_attributes(given if isinstance(given, dict) else {}, name)
+        if labels.calendar:
+            attributes["calendar"] = labels.calendar
         new = NewArray(
             name, dtype, (size,), (max(1, size),), None, (name,), None, attributes,
             {"codecs": "balanced"}, growing=False, cells=(0,), generation=generation,
-            along=name if name == along else "",
+            along=name if name == along else "", labels=labels.values,
         )  # fmt: skip
-        return self.fmt.create(new)
+        layout = self.fmt.create(new)
+        layout.meta["calendar"] = labels.calendar
+        return layout
 
     def _check_sizes(
         self, name: str, dims: tuple[str, ...], shape: tuple[int, ...], *, growing: bool

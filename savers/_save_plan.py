@@ -215,11 +215,11 @@ class SavePlan:
         """Plan one coordinate array; labels that are there must agree."""
         name = labels.dimension
         old = self.state.arrays.get(name)
-        if old is None and self.agrees_with_others(name, labels.values):
+        if old is None and self.agrees_with_others(labels):
             return
         values, generation = labels.values, 0
         if old is not None:
-            if self.agrees(old, values):
+            if self.agrees(old, labels):
                 return
             self.session.format.check_replaceable(old.layout)
             generation = old.layout.generation + 1
@@ -234,7 +234,7 @@ class SavePlan:
             self.writes.append(Write(array, region, fitted, at_once=True))
         self.settle(array, (0,), (len(values),))
 
-    def agrees_with_others(self, name: str, values: NDArray[Any]) -> bool:
+    def agrees_with_others(self, labels: Labels) -> bool:
         """Return whether the store has this coordinate from elsewhere; it stays as it is.
 
         Raises
@@ -242,6 +242,7 @@ class SavePlan:
         InvalidInputError
             It has other labels.
         """
+        name, values = labels.dimension, labels.values
         found = self.session.format.adopt(self.session.store, name)
         if found is None:
             return False
@@ -250,6 +251,8 @@ class SavePlan:
         array.adopted = array.adopted or owned is None
         shared = min(found[1][0], len(values)) if found[1] else 0
         there = self.session.read(array, box((0,), (shared,)), extent=found[1])
+        if owned is not None:
+            self.check_calendar(array.layout, labels)
         if there.dtype.kind == values.dtype.kind and not same_labels(there, values[:shared]):
             raise InvalidInputError(self._other_labels(name, there, values))
         return True
@@ -260,15 +263,28 @@ class SavePlan:
             f"got {_shown(values)}"
         )
 
-    def agrees(self, old: ArrayState, values: NDArray[Any]) -> bool:
+    def check_calendar(self, layout: ArrayLayout, labels: Labels) -> None:
+        """Refuse dates of another calendar than those that are there."""
+        there = layout.meta.get("calendar", "")
+        if there != labels.calendar:
+            message = (
+                f"coordinate {layout.name!r} in {self.saver.where} has dates of the calendar "
+                f"{there or 'of NumPy'!r}, got {labels.calendar or 'of NumPy'!r}"
+            )
+            raise InvalidInputError(message)
+
+    def agrees(self, old: ArrayState, labels: Labels) -> bool:
         """Return whether the stored labels will do. They keep their place: more may follow."""
-        layout = old.layout
+        layout, values = old.layout, labels.values
         if (layout.name, layout.generation) in self.saver.agreed:
             return True
         there = self.session.chunk_block(old, (0,))[: layout.shape[0]]
         replacing = self.saver.approach == "overwrite"
+        if not replacing:
+            self.check_calendar(layout, labels)
         shared = max(len(there), len(values)) if replacing else min(len(there), len(values))
         same = same_labels(there[:shared], values[:shared])
+        same = same and layout.meta.get("calendar", "") == labels.calendar
         if not same and not replacing:
             raise InvalidInputError(self._other_labels(layout.name, there, values))
         if same and len(values) <= len(there):
