@@ -17,7 +17,7 @@ from taskmanager._pool import Work
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Entry", "Inputs", "PlainSource", "Reader", "Source"]
+__all__ = ["Entry", "Inputs", "PlaceSource", "PlainSource", "Reader", "Source"]
 
 _PATIENCE = 0.02  # seconds that a slow input may hold up everything else
 
@@ -150,15 +150,13 @@ class Reader:
         return first is None
 
 
-class PlainSource:
-    """Every item runs and nothing is kept: a run without a saver."""
+class PlaceSource:
+    """Base of sources in which the position of an item is its place in the input."""
 
+    taken = 0
     resumed = 0
     skipped = 0
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self.taken = 0
-        self._reader = Reader(enumerate(items))
+    _reader: Reader
 
     @property
     def ended(self) -> bool:
@@ -170,16 +168,23 @@ class PlainSource:
         """True while the input makes the reader wait."""
         return self._reader.slow
 
-    def take(self, most: int) -> list[Entry]:
-        """Return up to `most` of the next items."""
-        block = self._reader.read(most)
-        self.taken += len(block)
-        return [Entry(Work(place, item), place) for place, item in block]
-
     def position(self, place: int) -> int:
-        """Return `place`: nothing is left out."""
+        """Return `place`: position is identity."""
         return place
 
     def complete(self) -> int | None:
         """Return the number of items."""
         return self.taken
+
+
+class PlainSource(PlaceSource):
+    """Every item runs and nothing is kept: a run without a saver."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._reader = Reader(enumerate(items))
+
+    def take(self, most: int) -> list[Entry]:
+        """Return up to `most` of the next items."""
+        block = self._reader.read(most)
+        self.taken += len(block)
+        return [Entry(Work(place, item), place) for place, item in block]

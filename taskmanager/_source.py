@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from savers import ItemStatus
-from taskmanager._inputs import Entry, Inputs, Reader
+from taskmanager._inputs import Entry, Inputs, PlaceSource, Reader
 from taskmanager._items import POSITION_ONLY, digests
 from taskmanager._pool import Work
 from taskmanager._resume import Comparison, Decision, settled
@@ -24,7 +24,7 @@ __all__ = ["PositionSource"]
 _BLOCK = 4096  # items compared with the ledger at once
 
 
-class PositionSource:
+class PositionSource(PlaceSource):
     """Items known by position and digest.
 
     The first items are compared with the ledger when the source is made; `decision` is what came
@@ -47,16 +47,6 @@ class PositionSource:
         self.resumed = int(np.count_nonzero(status == ItemStatus.DONE))
         self.skipped = int(np.count_nonzero(status == ItemStatus.SKIPPED))
 
-    @property
-    def ended(self) -> bool:
-        """True once the input is exhausted."""
-        return self._reader.ended
-
-    @property
-    def slow(self) -> bool:
-        """True while the input makes the reader wait."""
-        return self._reader.slow
-
     def take(self, most: int) -> list[Entry]:
         """Return up to `most` of the next items that are not done."""
         block = self._reader.read(most)
@@ -73,14 +63,6 @@ class PositionSource:
     def empty(self) -> bool:
         """Return whether nothing has to run; looks at the next item of the input."""
         return self._reader.empty()
-
-    def position(self, place: int) -> int:
-        """Return `place`: position is identity."""
-        return place
-
-    def complete(self) -> int | None:
-        """Return the number of items."""
-        return self.taken
 
     def _compare(self, items: Iterable[Any], comparison: Comparison) -> None:
         iterator = iter(items)

@@ -193,10 +193,22 @@ def updated(total: int, updates: list[list[int]]) -> np.ndarray[Any, Any]:
 UPDATES = [[0, 1], [2, 3, 4, 9], [13], [5, 6, 7, 8, 10, 11]]
 
 
+def items_case(name: str, function: str, items: int) -> Case:
+    """Return the case of a program that runs items, three to a commit."""
+    return Case(
+        name,
+        function,
+        {"items": items, "interval": 3},
+        visible=lambda rows, name: prefix(rows),
+        kept=items_kept,
+        final={"x": values(range(items))},
+        interval=3,
+    )
+
+
 def cases(size: int = 1) -> list[Case]:
     """Return the cases; `size` 1 is for every test run, 2 and more for the torture."""
     count = 5 * size
-    items = 10 * size
     return [
         Case(
             "append",
@@ -223,24 +235,8 @@ def cases(size: int = 1) -> list[Case]:
             kept=batches_kept(3, "a", "b"),
             final={"a": values(range(3 * count)), "b": -values(range(3 * count))},
         ),
-        Case(
-            "items out of order",
-            "job",
-            {"items": items, "interval": 3},
-            visible=lambda rows, name: prefix(rows),
-            kept=items_kept,
-            final={"x": values(range(items))},
-            interval=3,
-        ),
-        Case(
-            "task manager",
-            "manage",
-            {"items": items, "interval": 3},
-            visible=lambda rows, name: prefix(rows),
-            kept=items_kept,
-            final={"x": values(range(items))},
-            interval=3,
-        ),
+        items_case("items out of order", "job", 10 * size),
+        items_case("task manager", "manage", 10 * size),
         Case(
             "overwrite",
             "overwrite",
