@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from savers import _blosc_frames
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,7 +23,11 @@ Bytes = bytes | memoryview
 
 
 class ChunkCodec(ABC):
-    """Encode and decode whole chunks; safe to use from several threads."""
+    """Encode and decode whole chunks; safe to use from several threads.
+
+    Several threads encode one block by calling its `shares`, each once, and then `joined`. A codec
+    that can't be shared out has one share, which is `parts`.
+    """
 
     @abstractmethod
     def parts(self, block: NDArray[Any]) -> list[Bytes]:
@@ -32,6 +39,14 @@ class ChunkCodec(ABC):
     @abstractmethod
     def decode(self, data: Bytes) -> NDArray[Any]:
         """Return the block that a stored object holds (read-only or not)."""
+
+    def shares(self, block: NDArray[Any]) -> list[Callable[[], list[Bytes]]]:
+        """Return calls that each encode a share of `block`, in any order and any thread."""
+        return [partial(self.parts, block)]
+
+    def joined(self, block: NDArray[Any], shares: Sequence[list[Bytes]]) -> list[Bytes]:
+        """Return what `parts` returns, from what all the shares of `block` returned."""
+        return shares[0]
 
     def encode(self, block: NDArray[Any]) -> bytes:
         """Return the stored object in one piece, which nobody else holds."""
@@ -47,17 +62,36 @@ class DirectChunks(ChunkCodec):
         self.dtype = dtype
         self.chain = chain
         self.chunks = chunks
+        self._block = chain[0].block if len(chain) == 1 else 0
 
     def parts(self, block: NDArray[Any]) -> list[Bytes]:
-        data: Any = raw_bytes(np.ascontiguousarray(block, dtype=self.dtype))
-        for forward, _ in self.chain:
-            data = forward(data)
-        return [data]
+        return [self._through(self._raw(block))]
+
+    def _raw(self, block: NDArray[Any]) -> memoryview:
+        return raw_bytes(np.ascontiguousarray(block, dtype=self.dtype))
+
+    def _through(self, data: Any) -> Any:
+        for transform in self.chain:
+            data = transform.encode(data)
+        return data
+
+    def shares(self, block: NDArray[Any]) -> list[Callable[[], list[Bytes]]]:
+        as_it_is = block.flags.c_contiguous and block.dtype == self.dtype  # a copy is a thread's
+        if not (self._block and as_it_is and block.nbytes >= 2 * self._block):
+            return super().shares(block)
+        raw = self._raw(block)
+        cuts = _blosc_frames.cuts(len(raw), self._block)
+        return [lambda cut=cut: [self._through(raw[cut])] for cut in cuts]  # type: ignore[misc]
+
+    def joined(self, block: NDArray[Any], shares: Sequence[list[Bytes]]) -> list[Bytes]:
+        if len(shares) == 1:
+            return shares[0]
+        return _blosc_frames.joined([bytes(share) for (share,) in shares]) or self.parts(block)
 
     def decode(self, data: Bytes) -> NDArray[Any]:
         value: Any = data
-        for _, back in reversed(self.chain):
-            value = back(value)
+        for transform in reversed(self.chain):
+            value = transform.decode(value)
         return np.frombuffer(value, self.dtype).reshape(self.chunks)
 
 

@@ -7,7 +7,6 @@ after its record; any other goes straight to its key.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 import uuid
@@ -18,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 from crc32c import crc32c
 
-from savers._engine import Engine
+from savers._engine import Engine, Parcel
 from savers._state import ArrayState
 from savers._store import StagingStore
 from savers.errors import FormatError, StorageError
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from savers._chunk_codec import Bytes
     from savers._codecs import ChunkCodec
     from savers._format import Format
     from savers._location import Location
@@ -97,8 +97,7 @@ class ChunkStore:
         """
         puts: list[Put] = []
         for batch in self._batches(blocks):
-            calls = [functools.partial(self._put, state, *block) for block in batch]
-            done, errors = self._engine.run(calls, [block.nbytes for _, _, block in batch])
+            done, errors = self._engine.run([self._parcel(state, *block) for block in batch])
             puts += done
             if errors:
                 self.drop(puts)
@@ -118,9 +117,18 @@ class ChunkStore:
         if batch:
             yield batch
 
-    def _put(self, state: State, array: ArrayState, index: Index, block: NDArray[Any]) -> Put:
+    def _parcel(
+        self, state: State, array: ArrayState, index: Index, block: NDArray[Any]
+    ) -> Parcel[list[Bytes], Put]:
+        codec, stored = self.codec(array.layout), to_stored(block)
+
+        def put(shares: list[list[Bytes]]) -> Put:
+            return self._put(state, array, index, codec.joined(stored, shares))
+
+        return Parcel(codec.shares(stored), put, stored.nbytes)
+
+    def _put(self, state: State, array: ArrayState, index: Index, parts: Sequence[Bytes]) -> Put:
         layout = array.layout
-        parts = self.codec(layout).parts(to_stored(block))
         size, crc = 0, 0
         for part in parts:
             size, crc = size + len(part), crc32c(part, crc)

@@ -71,4 +71,4 @@ def _direct_v2(metadata: Mapping[str, Any], chunks: tuple[int, ...]) -> DirectCh
     dtype = np.dtype(metadata["dtype"])
     if dtype.kind not in "biufc":
         return None
-    return DirectChunks(dtype, compressors_v2(metadata["compressor"]), chunks)
+    return DirectChunks(dtype, compressors_v2(metadata["compressor"], dtype.itemsize), chunks)

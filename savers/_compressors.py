@@ -1,15 +1,15 @@
 """The common compressors, called directly: bytes to bytes, and back.
 
-Each maker takes the configuration that stands in the metadata and returns two functions. They are
-safe to use from several threads, give up the GIL while they work, and give the same bytes for the
-same input wherever they run.
+Each maker takes the configuration that stands in the metadata and returns a `Transform`. Its
+functions are safe to use from several threads, give up the GIL while they work, and give the same
+bytes for the same input wherever they run.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Transform", "compressors_v2", "compressors_v3"]
 
-Transform = tuple["Callable[[Any], Any]", "Callable[[Any], Any]"]  # encode, decode
+
+class Transform(NamedTuple):
+    """Bytes to bytes, and back.
+
+    Attributes
+    ----------
+    encode, decode : callable
+    block : int
+        Bytes that are encoded independently of each other, as Blosc frames that `_blosc_frames`
+        can join; 0 where everything is one piece.
+    """
+
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    block: int = 0
 
 
 def compressors_v3(codecs: Sequence[Mapping[str, Any]]) -> list[Transform] | None:
@@ -30,31 +44,38 @@ def compressors_v3(codecs: Sequence[Mapping[str, Any]]) -> list[Transform] | Non
     return [makers[codec["name"]](codec.get("configuration", {})) for codec in codecs]
 
 
-def compressors_v2(config: Mapping[str, Any] | None) -> list[Transform]:
-    """Return the transforms of the compressor of a v2 array."""
+def compressors_v2(config: Mapping[str, Any] | None, itemsize: int) -> list[Transform]:
+    """Return the transforms of the compressor of a v2 array, whose values have `itemsize` bytes."""
     if config is None:
         return []
     import numcodecs
 
-    codec = numcodecs.get_codec(dict(config))
     if config["id"] == "blosc":
-        return [(_single_threaded(codec.encode), codec.decode)]
-    return [(codec.encode, codec.decode)]
+        return [_blosc_of(numcodecs.get_codec(dict(config)), itemsize)]
+    codec = numcodecs.get_codec(dict(config))
+    return [Transform(codec.encode, codec.decode)]
 
 
 def _blosc(settings: Mapping[str, Any]) -> Transform:
     from numcodecs.blosc import Blosc
 
     shuffle = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}[settings["shuffle"]]
-    size = settings["typesize"]
-    codec = Blosc(settings["cname"], settings["clevel"], shuffle, settings.get("blocksize", 0))
+    block = settings.get("blocksize", 0)
+    return _blosc_of(
+        Blosc(settings["cname"], settings["clevel"], shuffle, block), settings["typesize"]
+    )
+
+
+def _blosc_of(codec: Any, itemsize: int) -> Transform:
     compress = _single_threaded(codec.encode)
+    value = np.dtype(f"V{itemsize}")
 
     def encode(data: Any) -> Any:
-        typed = size > 1 and memoryview(data).nbytes % size == 0  # not so behind other codecs
-        return compress(np.frombuffer(data, f"V{size}") if typed else data)
+        typed = itemsize > 1 and memoryview(data).nbytes % itemsize == 0  # not behind other codecs
+        return compress(np.frombuffer(data, value) if typed else data)
 
-    return encode, codec.decode
+    joinable = codec.cname == "zstd" and codec.blocksize % itemsize == 0
+    return Transform(encode, codec.decode, codec.blocksize if joinable else 0)
 
 
 def _single_threaded(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -114,14 +135,14 @@ def _zstd(settings: Mapping[str, Any]) -> Transform:
     from numcodecs.zstd import Zstd
 
     codec = Zstd(settings["level"], settings.get("checksum", False))
-    return codec.encode, codec.decode
+    return Transform(codec.encode, codec.decode)
 
 
 def _gzip(settings: Mapping[str, Any]) -> Transform:
     from numcodecs.gzip import GZip
 
     codec = GZip(settings["level"])
-    return codec.encode, codec.decode
+    return Transform(codec.encode, codec.decode)
 
 
 def _crc32c(_settings: Mapping[str, Any]) -> Transform:
@@ -137,4 +158,4 @@ def _crc32c(_settings: Mapping[str, Any]) -> Transform:
             raise ValueError(message)
         return body
 
-    return encode, decode
+    return Transform(encode, decode)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from savers._chunk_codec import DirectChunks
+from savers._compressors import Transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from savers._chunk_codec import ChunkCodec
-    from savers._compressors import Transform
 
 __all__ = ["DEFLATE", "FLETCHER32", "SHUFFLE", "filtered_chunks"]
 
@@ -67,8 +67,8 @@ def filtered_chunks(
 def _shuffle(itemsize: int) -> Transform:
     """All first bytes of the values, then all second bytes, ..., then what is not a whole value."""
     if itemsize == 1:
-        return _same, _same
-    return (
+        return Transform(_same, _same)
+    return Transform(
         lambda data: _turned(data, len(data) // itemsize, itemsize),
         lambda data: _turned(data, itemsize, len(data) // itemsize),
     )
@@ -91,8 +91,8 @@ def _turned(data: Any, rows: int, columns: int) -> memoryview:
 def _deflate(level: int) -> Transform:
     fast = _isal() if 0 < level <= ISAL_UP_TO else None
     if fast is not None:
-        return lambda data: fast.compress(data, 1), fast.decompress
-    return lambda data: zlib.compress(data, level), zlib.decompress
+        return Transform(lambda data: fast.compress(data, 1), fast.decompress)
+    return Transform(lambda data: zlib.compress(data, level), zlib.decompress)
 
 
 @functools.cache
@@ -109,4 +109,4 @@ def _fletcher32() -> Transform:
     from numcodecs.fletcher32 import Fletcher32
 
     codec = Fletcher32()
-    return codec.encode, codec.decode
+    return Transform(codec.encode, codec.decode)

@@ -2,7 +2,7 @@
 
 They are daemons of our own: the standard executors refuse work once the interpreter begins to
 exit, which is when a saver that was left open publishes what it has. The caller, who waits anyway,
-works with them; little work is not handed over at all.
+works with them; little work is not handed over at all, and a large chunk is shared out.
 """
 
 from __future__ import annotations
@@ -10,18 +10,40 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "Parcel"]
 
 #: Bytes of values that are worth a hand-over between threads (about half a millisecond of work).
 GRAIN = 256 << 10
 
+S = TypeVar("S")
 T = TypeVar("T")
+Place = tuple[int, int]  # a share: number of its parcel, and its number there
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel(Generic[S, T]):
+    """Work on one chunk.
+
+    Parameters
+    ----------
+    shares : sequence of callable
+        Several threads may call them side by side, each once.
+    finish : callable
+        Called once, after them, with what they returned (in order); its result is the parcel's.
+    size : int
+        Bytes of values that all of it is about.
+    """
+
+    shares: Sequence[Callable[[], S]]
+    finish: Callable[[list[S]], T]
+    size: int
 
 
 class Engine:
@@ -32,18 +54,9 @@ class Engine:
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def run(
-        self, calls: Sequence[Callable[[], T]], sizes: Sequence[int]
-    ) -> tuple[list[T], list[BaseException]]:
-        """Run all calls; return what they returned (in order), and what they raised.
-
-        Parameters
-        ----------
-        calls : sequence of callable
-        sizes : sequence of int
-            Bytes of values that each call works on.
-        """
-        work = _Work(calls, list(_grouped(sizes)))
+    def run(self, parcels: Sequence[Parcel[Any, T]]) -> tuple[list[T], list[BaseException]]:
+        """Do all parcels; return what they gave (in order), and what was raised in them."""
+        work = _Work(parcels)
         helpers = min(self._count, len(work.groups) - 1)
         if helpers > 0 and not self._threads:
             self._start()
@@ -68,28 +81,34 @@ class Engine:
             thread.join()
 
 
-def _grouped(sizes: Sequence[int]) -> Iterator[range]:
-    """Neighbouring calls that are together worth a hand-over."""
-    first, held = 0, 0
-    for number, size in enumerate(sizes):
-        held += size
-        if held >= GRAIN:
-            yield range(first, number + 1)
-            first, held = number + 1, 0
-    if first < len(sizes):
-        yield range(first, len(sizes))
+def _grouped(parcels: Sequence[Parcel[Any, T]]) -> Iterator[list[Place]]:
+    """Neighbouring shares that are together worth a hand-over."""
+    group: list[Place] = []
+    held = 0.0
+    for number, parcel in enumerate(parcels):
+        for place in range(len(parcel.shares)):
+            group.append((number, place))
+            held += parcel.size / len(parcel.shares)
+            if held >= GRAIN:
+                yield group
+                group, held = [], 0.0
+    if group:
+        yield group
 
 
 class _Work(Generic[T]):
-    """The calls of one `run`; whoever has time takes the next group of them."""
+    """The parcels of one `run`; whoever has time takes the next group of their shares."""
 
-    def __init__(self, calls: Sequence[Callable[[], T]], groups: list[range]) -> None:
-        self.calls = calls
-        self.groups = deque(groups)
-        self.count = len(groups)
+    def __init__(self, parcels: Sequence[Parcel[Any, T]]) -> None:
+        self.parcels = parcels
+        self.groups = deque(_grouped(parcels))
+        self.count = len(self.groups)
+        self.made: list[list[Any]] = [[None] * len(parcel.shares) for parcel in parcels]
+        self.open = [len(parcel.shares) for parcel in parcels]  # shares that have not ended
         self.values: dict[int, T] = {}
         self.errors: dict[int, BaseException] = {}
         self.ended: SimpleQueue[None] = SimpleQueue()
+        self.counting = threading.Lock()
 
     def share(self) -> None:
         """Take groups until there are none left."""
@@ -98,15 +117,24 @@ class _Work(Generic[T]):
                 group = self.groups.popleft()
             except IndexError:
                 return
-            for number in group:
-                self._call(number)
+            for number, place in group:
+                self._call(number, place)
             self.ended.put(None)
 
-    def _call(self, number: int) -> None:
+    def _call(self, number: int, place: int) -> None:
+        parcel = self.parcels[number]
         try:
-            self.values[number] = self.calls[number]()
+            self.made[number][place] = parcel.shares[place]()
+            if self._is_last(number):
+                self.values[number] = parcel.finish(self.made[number])
+                self.made[number] = []
         except BaseException as error:  # noqa: BLE001 -- raised by the caller of `run`
             self.errors[number] = error
+
+    def _is_last(self, number: int) -> bool:
+        with self.counting:
+            self.open[number] -= 1
+            return not self.open[number]
 
     def wait(self) -> tuple[list[T], list[BaseException]]:
         """Return values and errors once every group has ended."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from crc32c import crc32c
 
 from savers._chunk_codec import ChunkCodec, DirectChunks
 from savers._compressors import compressors_v3
+from savers._engine import GRAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,15 +53,27 @@ class ShardChunks(ChunkCodec):
         self.grid = tuple(n // size for n, size in zip(shape, inner.chunks, strict=True))
         self.count = math.prod(self.grid)
 
-    def _cuts(self) -> Iterator[tuple[slice, ...]]:
+    @cached_property
+    def _cuts(self) -> list[tuple[slice, ...]]:
         sizes = self.inner.chunks
-        for place in itertools.product(*map(range, self.grid)):
-            yield tuple(slice(i * n, i * n + n) for i, n in zip(place, sizes, strict=True))
+        return [
+            tuple(slice(i * n, i * n + n) for i, n in zip(place, sizes, strict=True))
+            for place in itertools.product(*map(range, self.grid))
+        ]
 
     def parts(self, block: NDArray[Any]) -> list[Bytes]:
-        found: list[Bytes] = []
-        for cut in self._cuts():
-            found += self.inner.parts(block[cut])
+        return self.joined(block, [self._encoded(block, self._cuts)])
+
+    def shares(self, block: NDArray[Any]) -> list[Callable[[], list[Bytes]]]:
+        step = -(-GRAIN * self.count // block.nbytes)
+        firsts = range(0, self.count, step)
+        return [partial(self._encoded, block, self._cuts[n : n + step]) for n in firsts]
+
+    def _encoded(self, block: NDArray[Any], cuts: Sequence[tuple[slice, ...]]) -> list[Bytes]:
+        return [part for cut in cuts for part in self.inner.parts(block[cut])]
+
+    def joined(self, block: NDArray[Any], shares: Sequence[list[Bytes]]) -> list[Bytes]:
+        found = list(itertools.chain.from_iterable(shares))
         sizes = np.array([len(part) for part in found], "<u8")
         index = np.stack((np.cumsum(sizes) - sizes, sizes), axis=1).astype("<u8").tobytes()
         return [*found, index + crc32c(index).to_bytes(4, "little")]
@@ -70,7 +84,7 @@ class ShardChunks(ChunkCodec):
             return self.other().decode(data)
         block = np.empty(self.shape, self.inner.dtype)
         view = memoryview(data)
-        for cut, (offset, size) in zip(self._cuts(), index.tolist(), strict=True):
+        for cut, (offset, size) in zip(self._cuts, index.tolist(), strict=True):
             block[cut] = self.inner.decode(view[offset : offset + size])
         return block
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import tracemalloc
 
@@ -12,7 +13,7 @@ import zarr
 from savers import JobSpec, ZarrSaver
 from savers._chunk_codec import DirectChunks
 from savers._compressors import compressors_v3
-from savers._engine import GRAIN, Engine
+from savers._engine import GRAIN, Engine, Parcel
 
 MIB = 1 << 20
 BLOSC = {"name": "blosc", "configuration": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle",
@@ -29,8 +30,14 @@ def engine():
     engine.close()
 
 
+def parcels(calls, size):
+    """Parcels of one share each, which give what their call gives."""
+    return [Parcel([call], operator.itemgetter(0), size) for call in calls]
+
+
 def test_little_work_stays_with_the_caller(engine):
-    names, errors = engine.run([lambda: threading.current_thread().name] * 20, [10] * 20)
+    calls = [lambda: threading.current_thread().name] * 20
+    names, errors = engine.run(parcels(calls, 10))
     assert names == [threading.current_thread().name] * 20
     assert errors == []
 
@@ -44,14 +51,40 @@ def test_much_work_is_shared_and_keeps_its_order(engine):
         return number
 
     calls = [lambda n=n: work(n) for n in range(9)]
-    assert engine.run(calls, [GRAIN] * 9) == (list(range(9)), [])
+    assert engine.run(parcels(calls, GRAIN)) == (list(range(9)), [])
+
+
+def test_one_large_chunk_is_shared_out_and_finished_once(engine):
+    together = threading.Barrier(3, timeout=30)
+    finished = []
+
+    def work(number):
+        if number < 3:
+            together.wait()
+        return number
+
+    def finish(made):
+        finished.append(made)
+        return sum(made)
+
+    large = Parcel([lambda n=n: work(n) for n in range(6)], finish, 6 * GRAIN)
+    assert engine.run([large]) == ([15], [])
+    assert finished == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_a_chunk_of_which_a_share_failed_is_not_finished(engine):
+    shares = [lambda: 1, lambda: 1 / 0, lambda: 3]
+    broken, whole = Parcel(shares, pytest.fail, 3 * GRAIN), Parcel([lambda: 5], sum, GRAIN)
+    values, errors = engine.run([broken, whole])
+    assert values == [5]
+    assert [type(error) for error in errors] == [ZeroDivisionError]
 
 
 @pytest.mark.parametrize("size", [1, GRAIN])
 def test_what_is_raised_is_handed_back_and_the_rest_is_done(engine, size):
     done = []
     calls = [lambda: done.append(1), lambda: 1 / 0, lambda: done.append(2)]
-    values, errors = engine.run(calls, [size] * 3)
+    values, errors = engine.run(parcels(calls, size))
     assert values == [None, None]
     assert sorted(done) == [1, 2]
     assert [type(error) for error in errors] == [ZeroDivisionError]
@@ -60,7 +93,7 @@ def test_what_is_raised_is_handed_back_and_the_rest_is_done(engine, size):
 def test_an_engine_works_again_after_close():
     engine = Engine(2)
     for _ in range(2):
-        assert engine.run([lambda: 1, lambda: 2], [GRAIN] * 2)[0] == [1, 2]
+        assert engine.run(parcels([lambda: 1, lambda: 2], GRAIN))[0] == [1, 2]
         engine.close()
 
 
