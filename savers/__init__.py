@@ -9,6 +9,7 @@ from savers._jobs import Failure, ItemStatus, JobLedger, JobSpec, JobState, JobW
 from savers._saver import Saver
 from savers.errors import (
     AlreadyExistsError,
+    BlockingReadError,
     ClosedError,
     CoordinateNotFoundError,
     FormatError,
@@ -23,11 +24,13 @@ from savers.errors import (
 
 if TYPE_CHECKING:
     from savers._chunked import ChunkedSaver
+    from savers._reading import open_dataset, open_dataset_async
     from savers._verify import Finding, verify
     from savers._zarr import ZarrSaver
 
 __all__ = [
     "AlreadyExistsError",
+    "BlockingReadError",
     "ChunkedSaver",
     "ClosedError",
     "CoordinateNotFoundError",
@@ -48,6 +51,8 @@ __all__ = [
     "StorageError",
     "StoreInUseError",
     "ZarrSaver",
+    "open_dataset",
+    "open_dataset_async",
     "verify",
 ]
 
@@ -56,6 +61,8 @@ _LATER = {
     "ChunkedSaver": "savers._chunked",
     "Finding": "savers._verify",
     "ZarrSaver": "savers._zarr",
+    "open_dataset": "savers._reading",
+    "open_dataset_async": "savers._reading",
     "verify": "savers._verify",
 }
 

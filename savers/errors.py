@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "AlreadyExistsError",
+    "BlockingReadError",
     "ClosedError",
     "CoordinateNotFoundError",
     "FormatError",
@@ -57,6 +58,10 @@ class StorageError(SaverError, OSError):
 
     `errno` and `filename` are those of the operating system where it gave any.
     """
+
+
+class BlockingReadError(SaverError, RuntimeError):
+    """A synchronous read would hold up the event loop that runs; `load_async` does not."""
 
 
 class StoreInUseError(SaverError):

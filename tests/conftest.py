@@ -154,8 +154,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _woken() -> None:
     """Start what lives as long as the process, so that no test is blamed for it."""
     import fsspec.asyn
+    import obstore.store
     import zarr
 
+    obstore.store.MemoryStore().put("a", b"")
     multiprocessing.resource_tracker.ensure_running()
     fsspec.asyn.get_loop()
     zarr.create_array(zarr.storage.MemoryStore(), shape=1, dtype="i1")[:]

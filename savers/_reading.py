@@ -1,0 +1,117 @@
+"""Reading back what was saved: a lazy xarray Dataset, with and without an event loop."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from savers._secrets import without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import xarray
+
+__all__ = ["open_dataset", "open_dataset_async"]
+
+
+def open_dataset(
+    target: object,
+    *,
+    group: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> xarray.Dataset:
+    """Open what a saver wrote, or another program, as a lazy Dataset.
+
+    Parameters
+    ----------
+    target : str, Path, mapping, zarr Store or obstore store
+        Whatever a saver takes as its ``file_path``.
+    group : str, optional
+        Path of a group within the store; the root by default.
+    storage_options : mapping, optional
+        Settings of a remote store.
+    **options
+        Keywords of `xarray.open_dataset`: ``chunks`` (dask arrays), ``decode_times``,
+        ``mask_and_scale``, ``decode_coords``, ``drop_variables``, ...; and ``consolidated`` (None:
+        use consolidated metadata where there is).
+
+    Returns
+    -------
+    xarray.Dataset
+        Coordinates are in memory, other variables are read when their values are asked for.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such store or group.
+    FormatError
+        What lies there is not a group of arrays.
+    StorageError
+        A request failed, now or in a later read; the text names the object.
+
+    Examples
+    --------
+    >>> import tempfile, savers
+    >>> path = tempfile.mkdtemp() + "/results.zarr"
+    >>> with savers.ZarrSaver(path, dataset_name="energy", dims=("item",)) as saver:
+    ...     saver.save([1.0, 2.0, 3.0])
+    >>> savers.open_dataset(path).energy.sel(item=slice(1, None)).values
+    array([2., 3.])
+    """
+    from zarr.core.sync import sync
+
+    return sync(_open(target, group, storage_options, options, blocking=True))
+
+
+async def open_dataset_async(
+    target: object,
+    *,
+    group: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> xarray.Dataset:
+    """Open what `open_dataset` opens, awaiting every request.
+
+    The Dataset is the same. Its variables are loaded with ``await ds[...].load_async()``, after any
+    selection; a synchronous read on a running event loop raises `BlockingReadError`. Requests of
+    one step are made side by side: the metadata (three steps where it is not consolidated), then
+    all coordinates. Decoding of more than 1 MiB runs in a worker thread. Cancelling a call ends its
+    requests.
+
+    Examples
+    --------
+    >>> import asyncio, tempfile, savers
+    >>> path = tempfile.mkdtemp() + "/results.zarr"
+    >>> with savers.ZarrSaver(path, dataset_name="energy", dims=("item",)) as saver:
+    ...     saver.save([1.0, 2.0, 3.0])
+    >>> async def last():
+    ...     dataset = await savers.open_dataset_async(path)
+    ...     return await dataset.energy[-1].load_async()
+    >>> float(asyncio.run(last()))
+    3.0
+    """
+    return await _open(target, group, storage_options, options, blocking=False)
+
+
+async def _open(
+    target: object,
+    group: str | None,
+    storage_options: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    *,
+    blocking: bool,
+) -> xarray.Dataset:
+    from savers._reading_open import open_group
+    from savers._reading_transport import reading_store
+
+    store = reading_store(target, storage_options)
+    return await open_group(store, group, options, path=_source(target), blocking=blocking)
+
+
+def _source(target: object) -> str | None:
+    """Return what the Dataset names as its source: paths and URLs, without credentials."""
+    if not isinstance(target, (str, os.PathLike)):
+        return None
+    return without_secrets(os.fsdecode(os.fspath(target)))

@@ -1,0 +1,111 @@
+"""From a gathered Zarr group to the Dataset that users get."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import xarray
+from xarray.backends import BackendEntrypoint, StoreBackendEntrypoint
+from xarray.core.indexing import LazilyIndexedArray
+
+from savers._reading_lazy import LazyArray, NeededError
+from savers._reading_loop import work
+from savers._reading_zarr import GatheredStore, gather, prefetch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from savers._reading_store import ReadStore
+
+__all__ = ["open_group"]
+
+#: Opening a variable takes about as long as decoding this many bytes.
+VARIABLE_COST = 1 << 15
+
+
+async def open_group(
+    store: ReadStore,
+    group: str | None,
+    options: Mapping[str, Any],
+    *,
+    path: str | None,
+    blocking: bool,
+) -> xarray.Dataset:
+    """Return a group of a Zarr store as a Dataset.
+
+    Parameters
+    ----------
+    store : ReadStore
+    group : str or None
+    options : mapping
+        Keywords of `xarray.open_dataset`, and ``consolidated``.
+    path : str or None
+        What the Dataset's ``encoding["source"]`` says.
+    blocking : bool
+        True where a synchronous read may hold up the event loop that runs.
+    """
+    options = dict(options)
+    consolidated = options.pop("consolidated", None)
+    gathered = GatheredStore(await gather(store, group or "", consolidated=consolidated))
+    try:
+        await prefetch(gathered, options)
+    except* Exception as failed:
+        raise failed.exceptions[0] from None
+    opening = _Opening(gathered, path, blocking=blocking)
+    return await opening.dataset(options)
+
+
+@dataclass
+class _Opening:
+    """What `xarray.open_dataset` is called with."""
+
+    store: GatheredStore
+    path: str | None
+    blocking: bool
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    async def dataset(self, options: Mapping[str, Any]) -> xarray.Dataset:
+        cells = sum(array.nbytes for found in self.store.stored.values() for array in found.held())
+        cost = cells + VARIABLE_COST * len(self.store.stored)
+        while True:
+            try:
+                found = await work(
+                    cost, lambda: xarray.open_dataset(self, engine=_Engine, **options)
+                )
+            except NeededError as needed:
+                cells = await needed.array.read(needed.key, lambda cells: cells)
+                needed.array.keep(needed.key, cells)
+            else:
+                for stored in self.store.stored.values():
+                    stored.forget()
+                return found
+
+    def __dask_tokenize__(self) -> str:
+        return self.token
+
+
+class _Engine(BackendEntrypoint):
+    """Decodes as xarray does, and reads as `LazyArray` does."""
+
+    open_dataset_parameters = (
+        "filename_or_obj", "mask_and_scale", "decode_times", "concat_characters",
+        "decode_coords", "drop_variables", "use_cftime", "decode_timedelta",
+    )  # fmt: skip
+
+    def open_dataset(
+        self, filename_or_obj: Any, *, drop_variables: Any = None, **decoders: Any
+    ) -> xarray.Dataset:
+        opening: _Opening = filename_or_obj
+        found = StoreBackendEntrypoint().open_dataset(
+            opening.store, drop_variables=drop_variables, **decoders
+        )
+        for name, variable in found.variables.items():
+            if name in found.coords:
+                variable.load()
+            else:
+                chain, stored = variable._data, opening.store.stored[name]
+                lazy = LazyArray(chain, stored, blocking=opening.blocking)
+                variable._data = LazilyIndexedArray(lazy)
+        return found

@@ -1,0 +1,215 @@
+"""A Zarr group as an xarray Dataset: metadata side by side, then coordinates side by side, then
+xarray's own decoding with nothing left to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import xarray
+import zarr
+from xarray.backends import ZarrStore
+from xarray.conventions import CF_RELATED_DATA
+from xarray.core.indexing import BasicIndexer, LazilyIndexedArray
+from zarr.storage import StorePath
+
+from savers._reading_lazy import StoredArray
+from savers._reading_store import supplying
+from savers.errors import FormatError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from xarray.core.indexing import ExplicitIndexer
+
+    from savers._reading_store import ReadStore
+
+__all__ = ["GatheredStore", "Group", "gather", "prefetch"]
+
+ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata", ".zarray")
+NODE = {3: ("zarr.json",), 2: (".zarray", ".zgroup", ".zattrs")}
+
+Node = zarr.AsyncArray[Any] | zarr.AsyncGroup
+
+
+@dataclass(frozen=True)
+class Group:
+    """A Zarr group and its members, metadata only.
+
+    Parameters
+    ----------
+    store : ReadStore
+    node : zarr.AsyncGroup
+    members : mapping of str to zarr.AsyncArray or zarr.AsyncGroup
+    """
+
+    store: ReadStore
+    node: zarr.AsyncGroup
+    members: Mapping[str, Node] = field(default_factory=dict)
+
+
+async def gather(store: ReadStore, group: str, *, consolidated: bool | None = None) -> Group:
+    """Read the metadata of a group: one wave of requests where it is consolidated, else three.
+
+    Parameters
+    ----------
+    store : ReadStore
+    group : str
+        Path of the group, "" for the root.
+    consolidated : bool, optional
+        Whether to use consolidated metadata; None: where there is.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such store or group.
+    FormatError
+        An array lies there, or metadata that zarr doesn't understand.
+    """
+    group = group.strip("/")
+    documents = await store.fetch(_join(path, name) for path in {"", group} for name in ROOT)
+    if not any(documents.values()):
+        message = f"expected a Zarr store at {store}, found none"
+        raise NotFoundError(message)
+    with supplying(documents):
+        root = await _open_root(store, consolidated=consolidated)
+        node = await _child(root, group) if group else root
+    if not isinstance(node, zarr.AsyncGroup):
+        message = f"expected a group at {group!r} in {store}, found an array"
+        raise FormatError(message)
+    if root.metadata.consolidated_metadata is None and node.metadata.consolidated_metadata is None:
+        return Group(store, node, await _listed(store, node))
+    return Group(store, node, {name: child async for name, child in _consolidated(node)})
+
+
+async def _open_root(store: ReadStore, *, consolidated: bool | None) -> zarr.AsyncGroup:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Both zarr.json")  # the newer one counts
+        try:
+            return await zarr.AsyncGroup.open(
+                StorePath(store), zarr_format=None, use_consolidated=consolidated
+            )
+        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            message = f"expected a Zarr group at {store}, got metadata of none: {error}"
+            raise FormatError(message) from error
+
+
+async def _child(root: zarr.AsyncGroup, path: str) -> Node:
+    try:
+        return await root.getitem(path)
+    except KeyError:
+        message = f"expected a group {path!r} in {root.store}, found none"
+        raise NotFoundError(message) from None
+
+
+async def _consolidated(node: zarr.AsyncGroup) -> Any:
+    if node.metadata.consolidated_metadata is not None:
+        async for member in node.members():
+            yield member
+
+
+async def _listed(store: ReadStore, node: zarr.AsyncGroup) -> dict[str, Node]:
+    """Return the members of a group without consolidated metadata: a listing, then a wave."""
+    listed = [name async for name in store.list_dir(node.path)]
+    names = [name for name in listed if name not in ROOT]
+    wanted = NODE[node.metadata.zarr_format]
+    paths = {name: _join(node.path, name) for name in names}
+    documents = await store.fetch(_join(paths[name], key) for name in names for key in wanted)
+    nodes = [n for n in names if any(documents[_join(paths[n], key)] for key in wanted)]
+    with supplying(documents):
+        return {name: await node.getitem(name) for name in nodes}
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+# -- as xarray sees it -----------------------------------------------------------------------------
+
+
+class GatheredStore(ZarrStore):
+    """xarray's view of a Zarr group whose metadata is here already.
+
+    Parameters
+    ----------
+    group : Group
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.gathered = group
+        self.stored: dict[str, StoredArray] = {}
+        masked = group.node.metadata.zarr_format == 2  # what xarray does with either version
+        super().__init__(zarr.Group(group.node), mode="r", use_zarr_fill_value_as_mask=masked)
+
+    def _fetch_members(self) -> dict[str, Any]:
+        return {
+            name: zarr.Group(node) if isinstance(node, zarr.AsyncGroup) else zarr.Array(node)
+            for name, node in self.gathered.members.items()
+        }
+
+    def open_store_variable(self, name: str) -> xarray.Variable:
+        """Return a variable as it is stored, its data a `StoredArray`."""
+        found = super().open_store_variable(name)
+        stored = self.stored.get(name)
+        if stored is None:
+            stored = self.stored[name] = StoredArray(found._data.array)  # noqa: SLF001
+        return xarray.Variable(
+            found.dims, LazilyIndexedArray(stored), found.attrs, found.encoding, fastpath=True
+        )
+
+
+async def prefetch(store: GatheredStore, options: Mapping[str, Any]) -> None:
+    """Read, in one wave, the cells that xarray looks at while it opens a Dataset.
+
+    These are all coordinates, and the first and last cell of other times.
+    """
+    variables, attrs = store.load()
+    dropped = options.get("drop_variables") or ()
+    dropped = {dropped} if isinstance(dropped, str) else set(dropped)
+    kept = {name: found for name, found in variables.items() if name not in dropped}
+    coordinates = _coordinates(kept, attrs, options.get("decode_coords", True))
+    async with asyncio.TaskGroup() as group:
+        for name, variable in kept.items():
+            keys = _whole(variable) if name in coordinates else _corners(variable, options)
+            for key in keys:
+                group.create_task(_keep(store.stored[name], key))
+
+
+async def _keep(stored: StoredArray, key: ExplicitIndexer) -> None:
+    stored.keep(key, await stored.read(key, lambda cells: cells))
+
+
+def _coordinates(
+    variables: Mapping[str, xarray.Variable], attrs: Mapping[str, Any], decode_coords: object
+) -> set[str]:
+    """Return the names that xarray will make coordinates of."""
+    naming = {True: ("coordinates",), "coordinates": ("coordinates",)}
+    naming |= {"all": ("coordinates", *CF_RELATED_DATA)}
+    asked: Iterable[str] = naming.get(decode_coords, ())  # type: ignore[call-overload]
+    texts = [found.get(name, "") for found in _all_attrs(variables, attrs) for name in asked]
+    words = {word.strip(":") for text in texts for word in str(text).split()}
+    return {name for name, v in variables.items() if v.dims == (name,) or name in words}
+
+
+def _all_attrs(
+    variables: Mapping[str, xarray.Variable], attrs: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    yield attrs
+    for variable in variables.values():
+        yield variable.attrs
+
+
+def _whole(variable: xarray.Variable) -> list[ExplicitIndexer]:
+    return [BasicIndexer((slice(None),) * variable.ndim)]
+
+
+def _corners(variable: xarray.Variable, options: Mapping[str, Any]) -> list[ExplicitIndexer]:
+    """Return the cells from which xarray takes the dtype of times."""
+    times = "since" in str(variable.attrs.get("units", "")) and options.get("decode_times", True)
+    if not times or not variable.size:
+        return []
+    first = tuple(slice(0, 1) for _ in variable.shape)
+    last = tuple(slice(size - 1, size) for size in variable.shape)
+    return [BasicIndexer(first), BasicIndexer(last)]
