@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from savers._secrets import without_secrets
@@ -103,11 +104,18 @@ async def _open(
     *,
     blocking: bool,
 ) -> xarray.Dataset:
+    _require_xarray()
     from savers._reading_open import open_group
     from savers._reading_transport import reading_store
 
     store = reading_store(target, storage_options)
     return await open_group(store, group, options, path=_source(target), blocking=blocking)
+
+
+def _require_xarray() -> None:
+    if find_spec("xarray") is None:
+        message = "reading needs xarray 2025.8 or newer: pip install 'tasksavers[xarray]'"
+        raise ModuleNotFoundError(message, name="xarray")
 
 
 def _source(target: object) -> str | None:

@@ -1,5 +1,6 @@
-"""A variable that is read one selection at a time: requests on the event loop, decoding by zarr and
-xarray.
+"""A variable that is read one selection at a time.
+
+Requests are made on the event loop, zarr and xarray decode what they bring.
 
 xarray describes decoding as a chain of lazy arrays around the stored one. A read runs that chain
 twice: once to learn which stored cells the selection needs, and once more when they are there.
@@ -18,7 +19,7 @@ from xarray.core import indexing
 from zarr.core.sync import sync
 
 from savers._reading_chunks import cells_of, touched
-from savers._reading_loop import MOST_ON_LOOP, run_apart, running_loop, work
+from savers._reading_loop import MOST_ON_LOOP, run_apart, running_loop
 from savers._reading_store import supplying
 from savers.errors import BlockingReadError, SaverError, StorageError
 

@@ -1,5 +1,7 @@
-"""Where work runs while an event loop waits: what is short on the loop, one after another; what is
-long in a worker thread."""
+"""Where work runs while an event loop waits.
+
+What is short runs on the loop, one after another; what is long in a worker thread.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
-__all__ = ["MOST_ON_LOOP", "home", "run_apart", "running_loop", "work"]
+__all__ = ["MOST_ON_LOOP", "home", "run_apart", "running_loop", "side_by_side", "work"]
 
 T = TypeVar("T")
 
@@ -32,6 +34,16 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+async def side_by_side(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await coroutines side by side; the first failure ends the others and is raised itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed.exceptions[0].__cause__
+    return [task.result() for task in tasks]
 
 
 async def work(nbytes: int, task: Callable[[], T]) -> T:

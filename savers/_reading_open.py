@@ -49,10 +49,7 @@ async def open_group(
     options = dict(options)
     consolidated = options.pop("consolidated", None)
     gathered = GatheredStore(await gather(store, group or "", consolidated=consolidated))
-    try:
-        await prefetch(gathered, options)
-    except* Exception as failed:
-        raise failed.exceptions[0] from None
+    await prefetch(gathered, options)
     opening = _Opening(gathered, path, blocking=blocking)
     return await opening.dataset(options)
 
@@ -71,9 +68,7 @@ class _Opening:
         cost = cells + VARIABLE_COST * len(self.store.stored)
         while True:
             try:
-                found = await work(
-                    cost, lambda: xarray.open_dataset(self, engine=_Engine, **options)
-                )
+                found = await work(cost, lambda: self._opened(options))
             except NeededError as needed:
                 cells = await needed.array.read(needed.key, lambda cells: cells)
                 needed.array.keep(needed.key, cells)
@@ -81,6 +76,10 @@ class _Opening:
                 for stored in self.store.stored.values():
                     stored.forget()
                 return found
+
+    def _opened(self, options: Mapping[str, Any]) -> xarray.Dataset:
+        given: Any = self
+        return xarray.open_dataset(given, engine=_Engine, **options)
 
     def __dask_tokenize__(self) -> str:
         return self.token
@@ -105,7 +104,7 @@ class _Engine(BackendEntrypoint):
             if name in found.coords:
                 variable.load()
             else:
-                chain, stored = variable._data, opening.store.stored[name]
-                lazy = LazyArray(chain, stored, blocking=opening.blocking)
-                variable._data = LazilyIndexedArray(lazy)
+                stored = opening.store.stored[str(name)]
+                lazy = LazyArray(variable._data, stored, blocking=opening.blocking)  # noqa: SLF001
+                variable._data = LazilyIndexedArray(lazy)  # type: ignore[assignment] # noqa: SLF001
         return found

@@ -1,5 +1,4 @@
-"""The store that readers see: requests of one kind, errors of one kind, and what was asked for in
-advance."""
+"""The store that readers see: requests and errors of one kind, and what was asked for before."""
 
 from __future__ import annotations
 
@@ -14,11 +13,10 @@ from zarr.abc.store import (
     OffsetByteRequest,
     RangeByteRequest,
     Store,
-    SuffixByteRequest,
 )
 from zarr.core.buffer import default_buffer_prototype
 
-from savers._reading_loop import home
+from savers._reading_loop import home, side_by_side
 from savers._secrets import masked, shows
 from savers.errors import SaverError, StorageError
 
@@ -122,12 +120,9 @@ class ReadStore(Store):
             async with places:
                 return await self.get(key)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = {key: group.create_task(one(key)) for key in keys if key not in supplied}
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        return {key: task.result() for key, task in tasks.items()}
+        wanted = [key for key in dict.fromkeys(keys) if key not in supplied]
+        found = await side_by_side(one(key) for key in wanted)
+        return dict(zip(wanted, found, strict=True))
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield the names below a prefix."""
@@ -169,16 +164,14 @@ class ReadStore(Store):
     supports_listing = True
     supports_writes = supports_deletes = supports_partial_writes = False
 
-    async def list(self) -> AsyncIterator[str]:
-        """Yield every key."""
-        async for key in self.list_prefix(""):
-            yield key
+    def list(self) -> AsyncIterator[str]:
+        """Refuse: nothing that is read needs all keys."""
+        return self.list_prefix("")
 
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+    def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Refuse: nothing that is read needs all keys."""
         message = f"expected requests for objects of {self.name}, got one to list {prefix!r}"
         raise NotImplementedError(message)
-        yield ""  # what makes it an iterator
 
     async def set(self, key: str, value: Buffer) -> None:
         """Refuse: what is read is not written to."""
@@ -200,10 +193,7 @@ def cut(found: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
         return found[byte_range.start : byte_range.end]
     if isinstance(byte_range, OffsetByteRequest):
         return found[byte_range.offset :]
-    if isinstance(byte_range, SuffixByteRequest):
-        return found[max(0, len(found) - byte_range.suffix) :]
-    message = f"expected a range, an offset or a suffix, got {byte_range!r}"
-    raise TypeError(message)
+    return found[max(0, len(found) - byte_range.suffix) :]
 
 
 class LoopStore:

@@ -1,5 +1,7 @@
-"""From what users give as a place to the requests that read it: obstore where it can, else fsspec
-with a file system for each event loop."""
+"""From what users give as a place to the requests that read it.
+
+obstore makes them where it can, else fsspec with a file system for each event loop.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""A Zarr group as an xarray Dataset: metadata side by side, then coordinates side by side, then
-xarray's own decoding with nothing left to wait for."""
+"""A Zarr group as xarray sees it: its metadata read side by side, then its coordinates."""
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,11 +14,12 @@ from xarray.core.indexing import BasicIndexer, LazilyIndexedArray
 from zarr.storage import StorePath
 
 from savers._reading_lazy import StoredArray
+from savers._reading_loop import side_by_side
 from savers._reading_store import supplying
 from savers.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from xarray.core.indexing import ExplicitIndexer
 
@@ -151,7 +150,7 @@ class GatheredStore(ZarrStore):
 
     def open_store_variable(self, name: str) -> xarray.Variable:
         """Return a variable as it is stored, its data a `StoredArray`."""
-        found = super().open_store_variable(name)
+        found = ZarrStore.open_store_variable(self, name)
         stored = self.stored.get(name)
         if stored is None:
             stored = self.stored[name] = StoredArray(found._data.array)  # noqa: SLF001
@@ -165,16 +164,16 @@ async def prefetch(store: GatheredStore, options: Mapping[str, Any]) -> None:
 
     These are all coordinates, and the first and last cell of other times.
     """
-    variables, attrs = store.load()
+    variables, attrs = ZarrStore.load(store)
     dropped = options.get("drop_variables") or ()
     dropped = {dropped} if isinstance(dropped, str) else set(dropped)
     kept = {name: found for name, found in variables.items() if name not in dropped}
     coordinates = _coordinates(kept, attrs, options.get("decode_coords", True))
-    async with asyncio.TaskGroup() as group:
-        for name, variable in kept.items():
-            keys = _whole(variable) if name in coordinates else _corners(variable, options)
-            for key in keys:
-                group.create_task(_keep(store.stored[name], key))
+    await side_by_side(
+        _keep(store.stored[name], key)
+        for name, variable in kept.items()
+        for key in (_whole(variable) if name in coordinates else _corners(variable, options))
+    )
 
 
 async def _keep(stored: StoredArray, key: ExplicitIndexer) -> None:
@@ -185,9 +184,9 @@ def _coordinates(
     variables: Mapping[str, xarray.Variable], attrs: Mapping[str, Any], decode_coords: object
 ) -> set[str]:
     """Return the names that xarray will make coordinates of."""
-    naming = {True: ("coordinates",), "coordinates": ("coordinates",)}
-    naming |= {"all": ("coordinates", *CF_RELATED_DATA)}
-    asked: Iterable[str] = naming.get(decode_coords, ())  # type: ignore[call-overload]
+    asked: tuple[str, ...] = ("coordinates",) if decode_coords else ()
+    if decode_coords == "all":
+        asked += CF_RELATED_DATA
     texts = [found.get(name, "") for found in _all_attrs(variables, attrs) for name in asked]
     words = {word.strip(":") for text in texts for word in str(text).split()}
     return {name for name, v in variables.items() if v.dims == (name,) or name in words}

@@ -5,12 +5,12 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import xarray
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reading_stores
+
 import savers
 
 
