@@ -11,13 +11,18 @@ import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from savers._blocks import as_block, named_fields
+import numpy as np
+
+from savers._blocks import as_block, as_result, named_fields
 from savers._config import SaverSettings, make_settings
 from savers._coordinates import Labels
+from savers._labelled_plan import LabelledPlan
 from savers._location import locate
 from savers._names import check_array_name
+from savers._placement import Axes, named_values
 from savers._planning import Planner, check_options, plain_attributes
 from savers._save_plan import SavePlan
 from savers._saver import Saver
@@ -26,13 +31,12 @@ from savers._session import Session, leave, session_for
 from savers.errors import ClosedError, InvalidInputError, InvalidTypeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
 
     from savers._format import Format
     from savers._jobs import JobLedger
-    from savers._state import State
 
 __all__ = ["ChunkedSaver"]
 
@@ -105,6 +109,8 @@ class ChunkedSaver(Saver):
         self.agreed: set[tuple[str, int]] = set()  # arrays that agree with the settings
         self._session: Session | None = None
         self._opening = threading.Lock()  # threads that save first must not open twice
+        self._added: dict[str, tuple[Axes, dict[str, Any]]] = {}  # by add_array, not yet there
+        self._grown = False  # True once the store has the labels of coords
         self._closed = False
         self._left = False  # True in a copy that came without its credentials
 
@@ -113,7 +119,7 @@ class ChunkedSaver(Saver):
         per_array = dims.values() if isinstance(dims, Mapping) else [dims]
         listed = [name for names in per_array for name in names or ()]
         for name in self.labels:
-            if name not in listed:
+            if dims is not None and name not in listed:
                 message = f"coords names {name!r}, which is not among the dims {tuple(listed)}"
                 raise InvalidInputError(message)
 
@@ -174,6 +180,7 @@ class ChunkedSaver(Saver):
         if self._closed:
             return
         session = self.session()
+        self._create_added()
         with session.mutex:
             if session.crashed():
                 session.open()
@@ -181,6 +188,8 @@ class ChunkedSaver(Saver):
 
     def close(self) -> None:
         """Flush and let other drivers in. Idempotent; a save after it raises `ClosedError`."""
+        if not self._closed and self._added:
+            self._create_added()
         self._closed = True
         if self._session is not None and self._leave.alive:
             self._leave()
@@ -239,13 +248,18 @@ class ChunkedSaver(Saver):
         if self.approach == "append" and isinstance(data, (list, tuple)) and not data:
             return  # no results: nothing tells shape or dtype
         blocks = as_blocks(data, self.dataset_name)
+        self._commit(blocks, lambda session: self._plan(session, blocks, indices, kwargs))
+
+    def _commit(self, names: Collection[str], make: Callable[[Session], SavePlan]) -> None:
+        """Commit what `make` plans; it is called twice where the dataset is not open yet."""
+        session = self.session()
         with session.mutex:
             if not session.is_open:
-                self._plan(session, session.peek(), blocks, indices, kwargs)  # refuses, or is fine
-            root = self.root_attributes(blocks)
+                make(session)  # refuses, or is fine
+            root = self.root_attributes(names)
             session.attrs = {**session.attrs, **root} if session.is_open else root
             session.open(yielding=self.approach == "update")
-            plan = self._plan(session, session.peek(), blocks, indices, kwargs)
+            plan = make(session)
             try:
                 session.commit(plan.writes, plan.cells, plan.extra)
             except BaseException:
@@ -261,25 +275,36 @@ class ChunkedSaver(Saver):
             message = f"indices are for approach='update', this saver has {self.approach!r}"
             raise InvalidInputError(message)
 
-    def root_attributes(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    def root_attributes(self, arrays: Collection[str]) -> dict[str, Any]:
         """Return the attributes of the root: those that name no array and no coordinate."""
         named = {*arrays, *self.labels, self.dataset_name}
         root = {key: value for key, value in self.settings.attrs.items() if key not in named}
         return plain_attributes(root, "attrs")
 
-    def planner(self, session: Session, options: Mapping[str, Any], rows_name: str = "") -> Planner:
-        """Return what plans this saver's arrays."""
-        return Planner(self.settings, options, self.labels, session.format, self.where, rows_name)
+    def planner(
+        self,
+        session: Session,
+        options: Mapping[str, Any],
+        rows_name: str = "",
+        *,
+        labels: Mapping[str, Labels] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+    ) -> Planner:
+        """Return what plans this saver's arrays; `labels` and `dims` come before its own."""
+        settings = (
+            self.settings if dims is None else self.settings.model_copy(update={"dims": dims})
+        )
+        known = self.labels if labels is None else labels
+        return Planner(settings, options, known, session.format, self.where, rows_name)
 
     def _plan(
         self,
         session: Session,
-        state: State,
         blocks: Mapping[str, NDArray[Any]],
         indices: object,
         options: Mapping[str, Any],
     ) -> SavePlan:
-        plan = SavePlan(self, session, state, self.planner(session, options))
+        plan = SavePlan(self, session, session.peek(), self.planner(session, options))
         try:
             for name, block in blocks.items():
                 plan.save(name, block, indices)
@@ -287,6 +312,110 @@ class ChunkedSaver(Saver):
             plan.undo()
             raise
         return plan
+
+    # -- write by label ----------------------------------------------------------------------------
+
+    def write(self, x: Any, coords: Mapping[str, Any], array_name: str | Sequence[str]) -> None:
+        """Write one or several arrays where their coordinates say; durable on return.
+
+        Parameters
+        ----------
+        x : array or tensor, or a sequence of them
+            One for each name; an axis for each coordinate, in their order.
+        coords : mapping of dimension to labels
+            1-d labels, a single label (no axis needed), or n-d coordinates, n of which in a row
+            span n index dimensions ``i<name>``. Labels may come in any order, dimensions too.
+        array_name : str or sequence of str
+            An array that is not there is made for all labels of the store and of `coords` of the
+            constructor, for any other dimension with those given here.
+
+        Raises
+        ------
+        CoordinateNotFoundError
+            A label that the store does not have (the text names the nearest one).
+        InvalidInputError
+            Dimensions, shapes, labels or values that don't fit; nothing was changed.
+        StorageError
+            The store refused; nothing of this call was saved.
+        """
+        self._require_labels()
+        axes = Axes.of(coords)
+        values = named_values(x, array_name)
+        blocks = {name: as_result(value, name) for name, value in values.items()}
+
+        def make(session: Session) -> SavePlan:
+            plan = LabelledPlan(self, session, session.peek(), self.labels, {})
+            for name, block in blocks.items():
+                axes_added, options = self._added.get(name, (axes, {}))
+                plan.plan.planner = replace(plan.plan.planner, options=options)
+                plan.write(name, block, axes, axes_added)
+            return plan.plan
+
+        self._grow()
+        self._commit({*blocks, *axes.dims, *axes.grids}, make)
+        for name in blocks:
+            self._added.pop(name, None)
+
+    def add_array(
+        self, coords: Mapping[str, Any], array_name: str | Sequence[str], **kwargs: Any
+    ) -> None:
+        """Name the dimensions and all labels of arrays that later calls of `write` fill.
+
+        Optional. An array is created with its first write (by its dtype), or, never written, with
+        the next `flush` or `close`, as float32 where `dtype` is not given.
+
+        Parameters
+        ----------
+        coords : mapping of dimension to labels
+            As for `write`.
+        array_name : str or sequence of str
+        **kwargs
+            Keywords of `save` for the creation of an array.
+
+        Raises
+        ------
+        InvalidInputError
+            A name, coordinate or keyword that can't be.
+        """
+        self._require_labels()
+        check_options(kwargs, type(self).__name__, self.make_format().keywords)
+        axes = Axes.of(coords)
+        names = [array_name] if isinstance(array_name, str) else list(array_name)
+        for name in names:
+            self._added[check_array_name(str(name))] = (axes, kwargs)
+
+    def _require_labels(self) -> None:
+        if self.approach != "append":
+            message = (
+                f"write() places data by label: expected approach='append', got {self.approach!r}"
+            )
+            raise InvalidInputError(message)
+
+    def _grow(self) -> None:
+        """Give the store the labels of `coords` that it does not have yet, once."""
+        session = self.session()
+        with session.mutex:
+            if self._grown or not session.peek().arrays:
+                return
+            session.open()
+            plan = LabelledPlan(self, session, session.peek(), self.labels, {})
+            if plan.grow():
+                session.commit(plan.plan.writes, plan.plan.cells, plan.plan.extra)
+            self._grown = True
+
+    def _create_added(self) -> None:
+        """Create the arrays that were added and never written."""
+        for name, (axes, options) in list(self._added.items()):
+
+            def make(session: Session) -> SavePlan:
+                plan = LabelledPlan(self, session, session.peek(), self.labels, {})
+                plan.plan.planner = replace(plan.plan.planner, options=options)  # noqa: B023
+                dtype = np.dtype(options.get("dtype") or "f4")  # noqa: B023
+                plan.array(name, axes, dtype)  # noqa: B023
+                return plan.plan
+
+            self._commit({name, *axes.dims, *axes.grids}, make)
+            del self._added[name]
 
     def open_jobs(self, **save_kwargs: Any) -> JobLedger:
         from savers._chunked_jobs import ChunkedJobs

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from savers._blocks import as_result, retimed
+from savers._blocks import as_result, fit, retimed
 from savers._calendars import as_dates, as_times, calendar_of
 from savers.errors import CoordinateNotFoundError, InvalidInputError
 
@@ -111,6 +111,15 @@ class Labels:
         labels._require_unique()
         return labels
 
+    @staticmethod
+    def plain(given: object, dimension: str) -> NDArray[Any]:
+        """Return what a user gave for a coordinate as an array of any shape, unchecked.
+
+        Dates of cftime stay what they are.
+        """
+        dates = np.asarray(given) if calendar_of(given) else None
+        return as_result(_plain(given), dimension) if dates is None else dates
+
     def _require_unique(self) -> None:
         missing = self.values != self.values  # true for NaN and NaT alone
         if missing.any():
@@ -145,6 +154,62 @@ class Labels:
             raise CoordinateNotFoundError(self._unknown(label))
         return found
 
+    def indices(self, given: object) -> NDArray[np.int64]:
+        """Return where labels lie, shape (n,).
+
+        Raises
+        ------
+        CoordinateNotFoundError
+            One is not among the labels; the text names the nearest one.
+        InvalidInputError
+            Not one-dimensional, or a label twice.
+        """
+        values = self.plain(given, self.dimension)
+        if values.ndim != 1:
+            message = f"coordinate {self.dimension!r}: expected a 1-d array, got {values.shape}"
+            raise InvalidInputError(message)
+        if values.dtype == self.values.dtype and np.array_equal(values, self.values):
+            return np.arange(len(values))
+        keys = self._keys(values)
+        found = [self.table.get(key, -1) for key in keys]
+        if -1 in found:
+            raise CoordinateNotFoundError(self._unknown(values[found.index(-1)]))
+        if len(set(found)) != len(found):
+            twice = next(values[i] for i, at in enumerate(found) if at in found[:i])
+            message = f"coordinate {self.dimension!r}: label {twice} stands there twice"
+            raise InvalidInputError(message)
+        return np.array(found, np.int64)
+
+    def _keys(self, values: NDArray[Any]) -> list[Any]:
+        """Return labels as they stand in `table`; None for what no label can be equal to."""
+        times = self.values.dtype.kind in "Mm"
+        if not times or values.dtype.kind != self.values.dtype.kind:
+            return [self._key(value) for value in values] if times else values.tolist()
+        ours = retimed(values, self.values.dtype)
+        same = retimed(ours, values.dtype) == values
+        return [key if fits else None for key, fits in zip(ours.tolist(), same, strict=True)]
+
+    def extended(self, more: Labels) -> Labels:
+        """Return these labels with those of `more` that are new behind them.
+
+        Raises
+        ------
+        InvalidInputError
+            The new labels are of another kind (times, text, numbers).
+        """
+        keys = self._keys(more.values) if more.calendar == self.calendar else [None]
+        new = [at for at, key in enumerate(keys) if key is None or key not in self.table]
+        if not new:
+            return self
+        mine, theirs = (f"{one.calendar} {one.values.dtype}".strip() for one in (self, more))
+        if _family(self.values) != _family(more.values) or self.calendar != more.calendar:
+            message = f"coordinate {self.dimension!r} has {mine} labels, got {theirs} ones to add"
+            raise InvalidInputError(message)
+        joined = coarsest_unit(_joined(self.values, more.values[new]))
+        labels = Labels(self.dimension, joined, self.calendar)
+        labels._require_unique()  # noqa: SLF001 -- our own
+        return labels
+
     def _key(self, label: object) -> Any:
         if self.values.dtype.kind not in "Mm":
             return label.item() if isinstance(label, (np.generic, np.ndarray)) else label
@@ -161,7 +226,9 @@ class Labels:
         return ours.item() if same else None
 
     def _unknown(self, label: object) -> str:
-        shown = f"label {label!r} is not among the {len(self.values)} of {self.dimension!r}"
+        given = label.item() if isinstance(label, np.generic) else label
+        given = str(label) if isinstance(label, (np.datetime64, np.timedelta64)) else given
+        shown = f"label {given!r} is not among the {len(self.values)} of {self.dimension!r}"
         nearest = self._nearest(label)
         return f"{shown}; the nearest is {nearest}" if nearest is not None else shown
 
@@ -183,6 +250,19 @@ class Labels:
     def shown(self, value: Any) -> Any:
         """Return one of the values as its calendar writes it."""
         return as_dates(np.array([value]), self.calendar)[0] if self.calendar else value
+
+
+def _family(values: NDArray[Any]) -> str:
+    kind = values.dtype.kind
+    return {"T": "U", "i": "n", "u": "n", "f": "n"}.get(kind, kind)
+
+
+def _joined(first: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
+    """Join labels in the dtype that holds them all exactly."""
+    if first.dtype.kind in "UT":
+        return np.array([*first.tolist(), *more.tolist()])
+    common = np.result_type(first, more)
+    return np.concatenate([fit(one, common, "label") for one in (first, more)])
 
 
 def _plain(given: object) -> object:

@@ -18,6 +18,8 @@ from savers._state import ArrayLayout, Job, PieceRef, Stored, fresh_array, requi
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from savers._state import ArrayState, State
 
 __all__ = ["failure_json", "fold", "job_record", "snapshot"]
@@ -81,8 +83,18 @@ def _fold_array(state: State, record: dict[str, Any], raw: memoryview, raw_at: i
     if record.get("rows"):
         array.settle((0,), (record["rows"],), ItemStatus.DONE)
     _note_pieces(array, record.get("pieces", []), raw_at, len(raw))
+    for cell, offset, size in record.get("partial", ()):
+        array.partial[tuple(cell)] = _unpack_mask(raw[offset : offset + size], layout)
     table = state.pending if record.get("pending") else state.arrays
     table[layout.name] = array
+
+
+def _unpack_mask(raw: memoryview, layout: ArrayLayout) -> NDArray[np.bool_]:
+    """Return which values of a cell are written."""
+    shape = [n for axis, n in enumerate(layout.shape) if axis not in layout.cells]
+    count = math.prod(shape)
+    packed = np.frombuffer(_inflate(raw, -(-count // 8)), np.uint8)
+    return np.unpackbits(packed, count=count).astype(bool).reshape(shape)
 
 
 def _inflate(raw: memoryview, expected: int) -> bytes:
@@ -111,18 +123,13 @@ def _note_pieces(array: ArrayState, pieces: list[list[Any]], raw_at: int, room: 
 def _fold_commit(state: State, record: dict[str, Any], raw: memoryview, raw_at: int) -> None:
     for new in record.get("new", ()):
         _fold_array(state, new, memoryview(b""), 0)
+    for name, shape in record.get("extents", {}).items():
+        state.arrays[name].extend(tuple(shape))
     for entry in record.get("arrays", ()):
-        array = state.array(entry["array"], entry.get("generation"))
-        if array is None:
-            continue
-        _note_chunks(state, array, entry.get("chunks", ()))
-        _note_pieces(array, entry.get("pieces", ()), raw_at, len(raw))
-        for start, stop, status in entry.get("cells", ()):
-            array.settle(tuple(start), tuple(stop), status)
+        _fold_entry(state, entry, raw, raw_at)
+    _fold_parts(state, record.get("parts", {}))
     if "job" in record:
         _fold_items(state.jobs[record["job"]], record, raw)
-        job = state.jobs[record["job"]].state
-        job.finished = record.get("finished", False)  # a finished one whose list grew goes on
     for name, stale in record.get("replace", {}).items():
         _fold_replace(state, {"array": name, "stale": stale, "job": record.get("job")}, raw, raw_at)
     for name in record.get("dropped", ()):
@@ -131,6 +138,24 @@ def _fold_commit(state: State, record: dict[str, Any], raw: memoryview, raw_at: 
         _cut_rows(state.arrays[name], rows)
     if "discarded" in record:
         state.jobs.pop(record["discarded"])
+
+
+def _fold_entry(state: State, entry: dict[str, Any], raw: memoryview, raw_at: int) -> None:
+    array = state.array(entry["array"], entry.get("generation"))
+    if array is None:
+        return
+    _note_chunks(state, array, entry.get("chunks", ()))
+    _note_pieces(array, entry.get("pieces", ()), raw_at, len(raw))
+    for start, stop, status in entry.get("cells", ()):
+        array.settle(tuple(start), tuple(stop), status)
+
+
+def _fold_parts(state: State, parts: dict[str, list[Any]]) -> None:
+    """Values that are written of cells that are not whole by them alone."""
+    for name, boxes in parts.items():
+        if (array := state.array(name)) is not None:
+            for start, stop in boxes:
+                array.cover(tuple(start), tuple(stop))
 
 
 def _drop(state: State, name: str) -> None:
@@ -149,6 +174,7 @@ def _note_chunks(state: State, array: ArrayState, chunks: Sequence[list[Any]]) -
 
 
 def _fold_items(job: Job, record: dict[str, Any], raw: memoryview) -> None:
+    job.state.finished = record.get("finished", False)  # a finished one whose list grew goes on
     if "fields" in record:
         job.fields = tuple(record["fields"])
         job.bases.update(record["bases"])
@@ -292,6 +318,11 @@ def _array_record(array: ArrayState, read: Callable[[PieceRef], bytes], *, pendi
             raw.append(read(ref))
             pieces.append([index, ref.start, ref.shape, offset, ref.size])
             offset += ref.size
+    partial = []
+    for cell, mask in array.partial.items():
+        raw.append(zlib.compress(np.packbits(mask).tobytes(), 1))
+        partial.append([cell, offset, len(raw[-1])])
+        offset += len(raw[-1])
     record = {
         "kind": "array",
         "layout": array.layout.to_json(),
@@ -301,6 +332,7 @@ def _array_record(array: ArrayState, read: Callable[[PieceRef], bytes], *, pendi
         "before": array.before,
         "adopted": array.adopted,
         "pieces": pieces,
+        "partial": partial,
         "pending": pending,
     }
     return record, raw

@@ -42,11 +42,15 @@ class SavePlan:
         self.new: list[dict[str, Any]] = []
         self.replaced: dict[str, int] = {}
         self.taken_over: list[ArrayState] = []
+        self.extents: dict[str, tuple[int, ...]] = {}
+        self.parts: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
 
     @property
     def extra(self) -> dict[str, Any]:
         """Fields of the commit record beside the writes."""
-        return {"new": self.new, "replace": self.replaced}
+        labelled = {"extents": self.extents, "parts": self.parts}
+        given = {name: what for name, what in labelled.items() if what}
+        return {"new": self.new, "replace": self.replaced, **given}
 
     def clear(self) -> None:
         """Forget what was committed."""
@@ -183,7 +187,7 @@ class SavePlan:
 
     def refuse_taken(self, name: str) -> None:
         """A name is that of one array: no coordinate has it, and no array lies within another."""
-        if name in self.saver.labels:
+        if name in self.planner.labels:
             message = f"array {name!r} has the name of a coordinate in {self.saver.where}"
             raise InvalidInputError(message)
         planned = {entry["layout"]["name"] for entry in self.new}
@@ -207,7 +211,7 @@ class SavePlan:
         """Plan the coordinate arrays of an array's dimensions."""
         dims = layout.meta["dims"]
         growing = dims[0] if layout.growing and dims else ""
-        for name, labels in self.saver.labels.items():
+        for name, labels in self.planner.labels.items():
             if name in dims and name not in self.cells:
                 self.coordinate(labels, growing)
 
@@ -311,7 +315,7 @@ class SavePlan:
     def check_length(self, array: ArrayState, length: int) -> None:
         """Refuse more rows than the append dimension has labels."""
         dims = array.layout.meta["dims"]
-        labels = self.saver.labels.get(dims[0]) if dims else None
+        labels = self.planner.labels.get(dims[0]) if dims else None
         if labels is not None and length > len(labels.values):
             message = (
                 f"{array.layout.name!r}: {length} results, but {dims[0]!r} has only "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from savers._jobs import ItemStatus, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -128,6 +129,9 @@ class ArrayState:
         The one they saw before it (a crash may have left that).
     adopted : bool
         True when another program created the array.
+    partial : dict
+        For cells of which only a part was written: which of their values, bool of the shape of the
+        other axes.
     """
 
     layout: ArrayLayout
@@ -137,6 +141,7 @@ class ArrayState:
     published: Index | None = None
     before: Index | None = None
     adopted: bool = False
+    partial: dict[Index, NDArray[np.bool_]] = field(default_factory=dict)
     _room: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8), repr=False)
 
     @property
@@ -164,11 +169,51 @@ class ArrayState:
         require_sane(max(stop, default=0), min(start, default=0))
         if self.layout.growing and stop[0] > len(self.status):
             self._grow(stop[0])
-        cells = self.status[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        box = (slice(a, b) for a, b in zip(start, stop, strict=True))
+        cells = self.status[(*box, ...)]
         if status in (ItemStatus.DONE, ItemStatus.OPEN):
             cells[...] = status
         else:
             cells[cells != ItemStatus.DONE] = status
+
+    def cover(self, start: Index, stop: Index) -> None:
+        """Note a box of values that is written; a cell is done once all its values are."""
+        for cell in covered(self.layout, self.partial, start, stop):
+            self.settle(cell, tuple(i + 1 for i in cell), ItemStatus.DONE)
+
+    def extend(self, shape: Index) -> None:
+        """Lengthen an array of fixed extents; no cell that gets more values by it is done."""
+        old, axes = self.layout.shape, self.layout.cells
+        if len(shape) != len(old) or any(b < a for a, b in zip(old, shape, strict=True)):
+            message = f"an array of shape {old} can't be extended to {shape}"
+            raise ValueError(message)
+        others = [axis for axis in range(len(shape)) if axis not in axes]
+        require_sane(math.prod(shape))
+        if any(shape[axis] > old[axis] for axis in others):
+            for cell in map(tuple, np.argwhere(self.status == ItemStatus.DONE).tolist()):
+                self.partial[cell] = np.ones([old[axis] for axis in others], bool)
+                self.status[cell] = ItemStatus.OPEN
+        room = [(0, shape[axis] - old[axis]) for axis in others]
+        self.partial = {cell: np.pad(mask, room) for cell, mask in self.partial.items()}
+        if axes:
+            self.status = np.pad(self.status, [(0, shape[axis] - old[axis]) for axis in axes])
+        self.layout = replace(self.layout, shape=shape)
+
+
+def covered(
+    layout: ArrayLayout, partial: dict[Index, NDArray[np.bool_]], start: Index, stop: Index
+) -> Iterator[Index]:
+    """Add a box of values to what is known of each cell; yield the cells that are whole by it."""
+    others = [axis for axis in range(len(layout.shape)) if axis not in layout.cells]
+    shape = [layout.shape[axis] for axis in others]
+    inside = tuple(slice(start[axis], stop[axis]) for axis in others)
+    require_sane(math.prod(shape))
+    for cell in itertools.product(*(range(start[axis], stop[axis]) for axis in layout.cells)):
+        mask = partial.setdefault(cell, np.zeros(shape, bool))
+        mask[inside] = True
+        if mask.all():
+            del partial[cell]
+            yield cell
 
 
 def require_sane(largest: int, smallest: int = 0) -> None:
