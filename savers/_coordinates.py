@@ -207,7 +207,7 @@ class Labels:
             raise InvalidInputError(message)
         joined = coarsest_unit(_joined(self.values, more.values[new]))
         labels = Labels(self.dimension, joined, self.calendar)
-        labels._require_unique()  # noqa: SLF001 -- our own
+        labels._require_unique()
         return labels
 
     def _key(self, label: object) -> Any:
