@@ -187,7 +187,8 @@ def _window(
     status: NDArray[np.uint8], first: Sequence[int], sizes: Sequence[int], *, growing: bool
 ) -> NDArray[np.uint8]:
     """Return a copy of the status of a chunk's cells; those beyond a growing array are open."""
-    cut = status[..., *(slice(f, f + n) for f, n in zip(first, sizes, strict=True))]
+    inside: tuple[Any, ...] = (..., *(slice(f, f + n) for f, n in zip(first, sizes, strict=True)))
+    cut: NDArray[np.uint8] = status[inside]
     if not growing or cut.shape == tuple(sizes):
         return cut.copy()
     window = np.zeros(sizes, np.uint8)

@@ -169,8 +169,8 @@ class ArrayState:
         require_sane(max(stop, default=0), min(start, default=0))
         if self.layout.growing and stop[0] > len(self.status):
             self._grow(stop[0])
-        box = [slice(a, b) for a, b in zip(start, stop, strict=True)]
-        cells = self.status[..., *box]
+        box: tuple[Any, ...] = (..., *itertools.starmap(slice, zip(start, stop, strict=True)))
+        cells = self.status[box]
         if status in (ItemStatus.DONE, ItemStatus.OPEN):
             cells[...] = status
         else:
