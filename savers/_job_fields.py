@@ -51,7 +51,7 @@ class JobFields:
         self.dims: tuple[str, ...] = job.label_dims
         self.arrays: dict[str, ArrayState] = {}
         self.plan: SavePlan | None = None
-        self._kinds: dict[str, tuple[Index, np.dtype[Any]]] = {}
+        self._kinds: dict[str, tuple[Index, np.dtype[Any] | None]] = {}
         self._limit = np.inf
 
     @property
@@ -109,7 +109,7 @@ class JobFields:
         planner = self.saver.planner(self.session, self.options, "" if dims else f"{leaf}_item")
         plan = SavePlan(self.saver, self.session, state, planner)
         arrays = {name: self._array(plan, name, value, dims) for name, value in values.items()}
-        kinds = {n: (item_shape(array), array.layout.values_dtype) for n, array in arrays.items()}
+        kinds = {n: (item_shape(array), _as_it_is(array)) for n, array in arrays.items()}
         decided = (self.plan, self.arrays, self.dims, self._kinds)
         self.plan, self.arrays, self.dims, self._kinds = plan, arrays, dims, kinds
         self._limit = min(self._room(array) for array in arrays.values())
@@ -231,6 +231,11 @@ class JobFields:
         if set(got) != set(expected):
             message = f"expected fields {list(expected)}, got {list(got)}"
             raise InvalidInputError(message)
+
+
+def _as_it_is(array: ArrayState) -> np.dtype[Any] | None:
+    """Return the dtype of values that need no check of their own, None where all need one."""
+    return None if "packing" in array.layout.meta else array.layout.values_dtype
 
 
 def item_shape(array: ArrayState) -> Index:

@@ -10,6 +10,7 @@ import numpy as np
 from savers._blocks import fit
 from savers._commit import Write
 from savers._jobs import ItemStatus
+from savers._packing import Packing
 from savers._regions import box, from_indices, rows
 from savers._state import ArrayState, fresh_array
 from savers.errors import FormatError, InvalidInputError, NotFoundError
@@ -327,7 +328,10 @@ class SavePlan:
         """Return a block in the dtype of its array, every value kept."""
         layout = array.layout
         rounding = layout.rounding or self.planner.asked("dtype", layout.name) is not None
-        return fit(block, layout.values_dtype, layout.name, rounding=rounding)
+        fitted = fit(block, layout.values_dtype, layout.name, rounding=rounding)
+        if "packing" in layout.meta:
+            Packing(**layout.meta["packing"]).check(fitted, layout.name)
+        return fitted
 
 
 def same_labels(there: NDArray[Any], values: NDArray[Any]) -> bool:
