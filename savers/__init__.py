@@ -24,6 +24,7 @@ from savers.errors import (
 
 if TYPE_CHECKING:
     from savers._chunked import ChunkedSaver
+    from savers._hdf5 import HDF5Saver
     from savers._reading import open_dataset, open_dataset_async
     from savers._verify import Finding, verify
     from savers._zarr import ZarrSaver
@@ -37,6 +38,7 @@ __all__ = [
     "Failure",
     "Finding",
     "FormatError",
+    "HDF5Saver",
     "InvalidInputError",
     "ItemStatus",
     "JobLedger",
@@ -60,6 +62,7 @@ __all__ = [
 _LATER = {
     "ChunkedSaver": "savers._chunked",
     "Finding": "savers._verify",
+    "HDF5Saver": "savers._hdf5",
     "ZarrSaver": "savers._zarr",
     "open_dataset": "savers._reading",
     "open_dataset_async": "savers._reading",

@@ -228,6 +228,7 @@ class ChunkStore:
         self._engine.close()
         self._codecs.clear()
         self._unrenamed.clear()
+        self.store.close()
 
 
 def visible(array: ArrayState, index: Index, state: State) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from savers._locks import moment
 from savers.errors import LedgerMismatchError
 
 if TYPE_CHECKING:
@@ -78,7 +76,7 @@ class Publisher:
         entries = self._entries(puts)
         if entries:
             self._record(entries, puts)
-        with self._root_lock():
+        with session.root_lock():
             attrs = self.state.settings.get("attrs", {})
             gone = list(self.state.gone)
             session.format.publish(store, self.state, self.shapes, attrs, gone)
@@ -118,15 +116,6 @@ class Publisher:
         chunks.stand(puts)
         chunks.rename_staged()
         self.session.store.barrier()
-
-    @contextlib.contextmanager
-    def _root_lock(self) -> Iterator[None]:
-        """Datasets of one store share its root document."""
-        if self.session.folder is None:
-            yield
-        else:
-            with moment(self.session.folder / "@root.lock"):
-                yield
 
     def _remove_gone(self) -> None:
         """Delete the chunks of arrays that no reader sees any more."""

@@ -25,16 +25,17 @@ import numpy as np
 
 from savers._chunk_store import ChunkStore
 from savers._commit import CommitPlan
+from savers._files import make_side_folder
 from savers._ledger import Home, Ledger, replay
 from savers._location import ledger_folder
-from savers._locks import Lock, is_abandoned
+from savers._locks import Lock, is_abandoned, moment
 from savers._publishing import Publisher, refuse_changed
 from savers._regions import pieces
 from savers._store import MappingStore
 from savers.errors import ClosedError, FormatError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -255,11 +256,22 @@ class Session:
             settings = {"attrs": {**known, **self.attrs}}
             self.ledger.append({"kind": "settings", "settings": settings})
 
+    @contextlib.contextmanager
+    def root_lock(self) -> Iterator[None]:
+        """Datasets of one store share its root."""
+        if self.folder is None:
+            yield
+            return
+        make_side_folder(self.folder)
+        with moment(self.folder / "@root.lock"):
+            yield
+
     def _create(self) -> None:
         """The store has its id before the ledger has a record."""
-        _, store_id = self.format.store_id(self.store)
-        store_id = store_id or uuid.uuid4().hex
-        self.format.create_root(self.store, store_id, self.attrs)
+        with self.root_lock():
+            _, store_id = self.format.store_id(self.store)
+            store_id = store_id or uuid.uuid4().hex
+            self.format.create_root(self.store, store_id, self.attrs)
         self.store.barrier()
         self.ledger.begin(store_id)
         self._created = True

@@ -53,6 +53,9 @@ class Store(Protocol):
     def barrier(self) -> None:
         """Return once everything written so far survives a power cut (where asked for)."""
 
+    def close(self) -> None:
+        """Let go of open files. Idempotent; a later call opens them again."""
+
 
 @runtime_checkable
 class StagingStore(Store, Protocol):
@@ -170,6 +173,9 @@ class LocalStore:
                 os.rmdir(folder)
         self._known.clear()
 
+    def close(self) -> None:
+        """Nothing to do: no file stays open."""
+
     def barrier(self) -> None:
         if not self.synced:
             return
@@ -276,6 +282,9 @@ class MappingStore:
 
     def prune(self, prefix: str) -> None:
         """Nothing to do: there are no folders."""
+
+    def close(self) -> None:
+        """Nothing to do: the mapping belongs to whoever made it."""
 
     def barrier(self) -> None:
         """Nothing to do: an assignment is as durable as the mapping makes it."""

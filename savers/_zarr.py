@@ -21,6 +21,7 @@ from savers._codec_settings import preset
 from savers._codecs import chunk_codec
 from savers._config import SaverSettings
 from savers._coordinates import time_attributes
+from savers._fill import default_fill
 from savers._format import Facts
 from savers._jobs import ItemStatus
 from savers._location import require_folder
@@ -424,17 +425,6 @@ def _stored_dtype(dtype: np.dtype[Any]) -> Any:
     if dtype.kind in "Mm":
         return np.dtype("<i8")
     return "str" if dtype.kind == "T" else dtype
-
-
-def default_fill(dtype: np.dtype[Any]) -> Any:
-    """Return the value of cells never written: missing, where the dtype has a value to spare."""
-    if dtype.kind == "f":
-        return np.nan
-    if dtype.kind == "c":
-        return complex(np.nan, np.nan)
-    if dtype.kind in "iu" and dtype.itemsize > 1:
-        return int(np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max)
-    return {"b": False, "T": ""}.get(dtype.kind, 0)
 
 
 def _stored_fill(fill: Any, dtype: np.dtype[Any]) -> Any:

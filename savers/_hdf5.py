@@ -1,0 +1,299 @@
+"""HDF5: all arrays of a store in one file, which any HDF5 library reads without plugins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from savers._chunked import ChunkedSaver
+from savers._config import SaverSettings
+from savers._coordinates import time_attributes
+from savers._fill import default_fill
+from savers._format import Facts
+from savers._hdf5_chunks import codec_of, read_object
+from savers._hdf5_layout import (
+    KEYWORDS,
+    attribute_value,
+    filter_names,
+    filters_of,
+    generation_of,
+    pack_fill,
+    plain_attributes_of,
+    planned_filters,
+    unpack_fill,
+    values_dtype_of,
+)
+from savers._hdf5_publish import (
+    ID,
+    Assembly,
+    Linker,
+    chunk_prefix,
+    is_dataset,
+    opened,
+    shown_shape,
+)
+from savers._single_file import FileStore
+from savers._state import ArrayLayout
+from savers.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import h5py
+
+    from savers._chunk_codec import ChunkCodec
+    from savers._format import Format, NewArray
+    from savers._location import Location
+    from savers._state import State
+    from savers._store import Store
+
+__all__ = ["HDF5Format", "HDF5Saver"]
+
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HDF5Format:
+    """HDF5 as h5py writes it.
+
+    Parameters
+    ----------
+    linker : Linker
+        What is added to datasets: attributes and dimensions.
+    """
+
+    name: str = "hdf5"
+    linker: Linker = field(default_factory=Linker, compare=False)
+    keywords: ClassVar[tuple[str, ...]] = KEYWORDS
+    timed: ClassVar[bool] = False
+
+    def open_store(self, location: Location, dataset: str) -> Store:
+        return FileStore(location, dataset)
+
+    # -- layouts -----------------------------------------------------------------------------------
+
+    def create(self, new: NewArray) -> ArrayLayout:
+        attributes = dict(new.attributes)
+        if new.dtype.kind in "Mm":
+            attributes = {**time_attributes(new.dtype), **attributes}
+        for key, value in attributes.items():
+            attribute_value(value, f"{new.name}.{key}")  # refused now or never
+        fill = default_fill(new.dtype) if new.fill_value is None else new.fill_value
+        if new.dtype.kind in "Mm":
+            fill = np.asarray(fill or "NaT", new.dtype)
+        missing_times = new.dtype.kind in "Mm" and new.dims != (new.name,)
+        meta = {
+            "dims": list(new.dims), "along": new.along, "attributes": attributes,
+            "filters": planned_filters(new), "fill": pack_fill(fill, new.dtype),
+            "asked_fill": new.fill_value is not None or missing_times,
+        }  # fmt: skip
+        dtype = "T" if new.dtype.kind == "T" else new.dtype.str
+        return ArrayLayout(
+            new.name, dtype, new.shape, new.chunks, new.growing, new.cells, new.rounding,
+            new.generation, meta,
+        )  # fmt: skip
+
+    def adopt(self, store: Store, name: str) -> tuple[ArrayLayout, Index] | None:
+        path = as_file_store(store).path
+        if not path.exists():
+            return None
+        with opened(path) as file:
+            node = file.get(name)
+            if node is None:
+                return None
+            if not is_dataset(node):
+                message = f"expected an array at {name!r}, found a group"
+                raise FormatError(message)
+            return _adopted(node, name), tuple(node.shape)
+
+    def facts(self, layout: ArrayLayout) -> Facts:
+        meta = layout.meta
+        codecs = {"filters": [[code, given] for code, _, given in meta["filters"]]}
+        names = filter_names(meta["filters"])
+        return Facts(layout.chunks, None, meta["attributes"], codecs, names, meta["fill"])
+
+    def check_replaceable(self, layout: ArrayLayout, new: ArrayLayout | None = None) -> None:
+        """Every array can be replaced: chunks of each generation have keys of their own."""
+
+    def codec(self, layout: ArrayLayout) -> ChunkCodec:
+        return codec_of(layout)
+
+    def fill_value(self, layout: ArrayLayout) -> Any:
+        return unpack_fill(layout.meta["fill"], layout.values_dtype)
+
+    # -- chunks ------------------------------------------------------------------------------------
+
+    def chunk_key(self, layout: ArrayLayout, chunk: Index) -> str:
+        return f"{chunk_prefix(layout)}/{'.'.join(map(str, chunk))}"
+
+    def read_chunk(self, store: Store, layout: ArrayLayout, chunk: Index) -> bytes | None:
+        waiting = store.get(self.chunk_key(layout, chunk))
+        path = as_file_store(store).path
+        if waiting is not None or not path.exists():
+            return waiting
+        with opened(path) as file:
+            if shown_shape(file, layout) is None:
+                return None
+            return read_object(file[layout.name], layout, chunk)
+
+    def chunks_in(self, store: Store, layout: ArrayLayout) -> Iterator[tuple[Index, str]]:
+        found = {_index(key) for key in store.list(f"{chunk_prefix(layout)}/")}
+        path = as_file_store(store).path
+        if path.exists():
+            with opened(path) as file:
+                if shown_shape(file, layout) is not None:
+                    found |= set(_stored_chunks(file[layout.name], layout))
+        for index in sorted(found):
+            yield index, self.chunk_key(layout, index)
+
+    def remove_chunks(self, store: Store, layout: ArrayLayout) -> None:
+        for key in list(store.list(f"{chunk_prefix(layout)}/")):
+            store.delete(key)
+
+    # -- what readers see --------------------------------------------------------------------------
+
+    def store_id(self, store: Store) -> tuple[bool, str]:
+        files = as_file_store(store)
+        noted = files.birth()
+        if not files.path.exists():
+            return bool(noted), noted
+        with opened(files.path) as file:
+            return True, str(file.attrs.get(ID, noted))
+
+    def root_attributes(self, store: Store) -> Mapping[str, Any]:
+        path = as_file_store(store).path
+        if not path.exists():
+            return {}
+        with opened(path) as file:
+            return plain_attributes_of(file)
+
+    def array_names(self, store: Store) -> Sequence[str]:
+        path = as_file_store(store).path
+        if not path.exists():
+            return []
+        names: list[str] = []
+        with opened(path) as file:
+            file.visititems(lambda name, node: names.append(name) if is_dataset(node) else None)
+        return sorted(names)
+
+    def create_root(self, store: Store, store_id: str, attrs: Mapping[str, Any]) -> None:
+        for name, value in attrs.items():
+            attribute_value(value, name)  # refused now or never
+        as_file_store(store).note_birth(store_id)
+
+    def published(self, store: Store, layout: ArrayLayout) -> Index | None:
+        path = as_file_store(store).path
+        if not path.exists():
+            return None
+        with opened(path) as file:
+            return shown_shape(file, layout)
+
+    def publish(
+        self,
+        store: Store,
+        state: State,
+        shapes: Mapping[str, Index],
+        attrs: Mapping[str, Any],
+        gone: Sequence[str] = (),
+    ) -> None:
+        Assembly(as_file_store(store), state, shapes, attrs, gone, self.linker).publish()
+
+
+def as_file_store(store: Store) -> FileStore:
+    """Return the store as what it is for every single-file format."""
+    if not isinstance(store, FileStore):
+        message = f"expected the store of a single file, got {type(store).__name__}"
+        raise FormatError(message)
+    return store
+
+
+def _adopted(dataset: h5py.Dataset, name: str) -> ArrayLayout:
+    """Return the layout of a dataset that another program made."""
+    dtype = values_dtype_of(dataset)
+    if dataset.chunks is None:
+        message = (
+            f"{name!r} lies in one piece, which can't grow or change in part: make chunks of it "
+            f"first, e.g. h5repack -l {name}:CHUNK=..."
+        )
+        raise FormatError(message)
+    shape, text = tuple(dataset.shape), dtype.kind == "T"
+    growing = bool(shape) and dataset.maxshape[0] is None
+    meta = {
+        "dims": _dims(dataset), "along": "", "attributes": plain_attributes_of(dataset),
+        "filters": filters_of(dataset), "asked_fill": True,
+        "fill": "" if text else pack_fill(dataset.fillvalue, dtype),
+    }  # fmt: skip
+    return ArrayLayout(
+        name, "T" if text else dtype.str, (0, *shape[1:]) if growing else shape, dataset.chunks,
+        growing, (0,) if growing else (), generation=generation_of(dataset), meta=meta,
+    )  # fmt: skip
+
+
+def _dims(dataset: h5py.Dataset) -> list[str]:
+    """Return the names of the dimensions, none unless all have one."""
+    names = []
+    for dimension in dataset.dims:
+        scales = [scale.name.rpartition("/")[2] for scale in dimension.values()]
+        names.append((scales or [dimension.label])[0])
+    own = dataset.name.rpartition("/")[2]
+    if dataset.is_scale and dataset.ndim == 1:
+        return [own]
+    return names if all(names) else []
+
+
+def _stored_chunks(dataset: h5py.Dataset, layout: ArrayLayout) -> Iterator[Index]:
+    found: list[Index] = []
+    dataset.id.chunk_iter(lambda info: found.append(info.chunk_offset))
+    return (tuple(a // n for a, n in zip(at, layout.chunks, strict=True)) for at in found)
+
+
+def _index(key: str) -> Index:
+    last = key.rpartition("/")[2]
+    return tuple(int(part) for part in last.split(".")) if last else ()
+
+
+# -- the saver -----------------------------------------------------------------------------------
+
+
+class HDF5Settings(SaverSettings):
+    """Keywords of `HDF5Saver`."""
+
+    compression: Any = None
+    compression_opts: Any = None
+    shuffle: bool | None = None
+    fletcher32: bool | None = None
+
+
+class HDF5Saver(ChunkedSaver):
+    """Save results to datasets of one HDF5 file.
+
+    Parameters, approaches and errors are those of `ChunkedSaver`; see there. What is saved is in
+    the ledger at once; the file shows it after `flush` and `close`, which put the next file
+    together beside the old one and move it into its place. So there is no file before the first of
+    them, and disk is needed for the old file, the new one and what was saved since.
+
+    Parameters
+    ----------
+    compression, compression_opts, shuffle, fletcher32 : optional
+        As in ``h5py.Group.create_dataset``; they come before `codecs`. Default: deflate with
+        shuffle, which every HDF5 library reads.
+
+    Examples
+    --------
+    >>> import h5py, tempfile
+    >>> path = tempfile.mkdtemp() + "/results.h5"
+    >>> with HDF5Saver(path, dataset_name="energy") as saver:
+    ...     saver.save([1.0, 2.0, 3.0])
+    ...     saver.save([4.0])
+    >>> with h5py.File(path) as file:
+    ...     file["energy"][:]
+    array([1., 2., 3., 4.])
+    """
+
+    settings_type = HDF5Settings
+    settings: HDF5Settings
+
+    def make_format(self) -> Format:
+        return HDF5Format()

@@ -1,0 +1,348 @@
+"""Putting the next HDF5 file together: a copy of the last one, and what the ledger adds to it.
+
+Encoded chunks are copied as they are. Nothing happens to the file that readers see until the next
+one is whole and takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crc32c import crc32c
+
+from savers._files import storage_errors
+from savers._hdf5_chunks import create_like, write_object
+from savers._hdf5_layout import (
+    GENERATION,
+    attribute_value,
+    filters_of,
+    generation_of,
+    library_dtype,
+    settled_shape,
+    unpack_fill,
+)
+from savers._held_file import HeldFile
+from savers.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import h5py
+
+    from savers._single_file import FileStore
+    from savers._state import ArrayLayout, ArrayState, State, Stored
+
+__all__ = ["ID", "Assembly", "Linker", "opened", "shown_shape"]
+
+ID = "tasksavers_store"  # root attribute that ties a file to its ledger
+
+Index = tuple[int, ...]
+
+
+class Linker:
+    """What a format adds to the datasets of a file: attributes and dimensions."""
+
+    #: How a new file is made.
+    file_settings: Mapping[str, Any] = {}
+
+    def attributes(self, array: ArrayState) -> dict[str, Any]:
+        """Return the attributes of an array as readers are to see them."""
+        return dict(array.layout.meta["attributes"])
+
+    def link(self, file: h5py.File, arrays: Mapping[str, ArrayState]) -> None:
+        """Give the dimensions of datasets their names, and scales where there are some."""
+        for array in arrays.values():
+            for axis, dimension in enumerate(array.layout.meta["dims"]):
+                self._dimension(file, file[array.layout.name], axis, dimension)
+
+    def _dimension(self, file: h5py.File, dataset: h5py.Dataset, axis: int, name: str) -> None:
+        if not name or name == f"{dataset.name.rpartition('/')[2]}_dim_{axis}":
+            return  # nobody named it
+        if dataset.dims[axis].label != name:
+            dataset.dims[axis].label = name
+        scale = file.get(name)
+        if not is_dataset(scale) or scale == dataset or scale.ndim != 1:
+            return
+        if not scale.is_scale:
+            scale.make_scale(name)
+        if scale not in dataset.dims[axis].values():
+            dataset.dims[axis].attach_scale(scale)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """One publication.
+
+    Parameters
+    ----------
+    store : FileStore
+    state : State
+    shapes : mapping of array name to tuple of int
+    attrs : mapping
+        Attributes of the root.
+    gone : sequence of str
+        Arrays that readers no longer see.
+    linker : Linker
+    """
+
+    store: FileStore
+    state: State
+    shapes: Mapping[str, Index]
+    attrs: Mapping[str, Any]
+    gone: Sequence[str]
+    linker: Linker
+
+    def publish(self) -> None:
+        """Replace the file where it does not show everything yet."""
+        self.store.remove_leftovers()
+        waiting = {name: self._waiting(name) for name in self.shapes}
+        if any(waiting.values()) or not self._is_current():
+            self._replace(waiting)
+        self.store.keep(self._still_needed())
+
+    # -- what is to be done ------------------------------------------------------------------------
+
+    def _waiting(self, name: str) -> dict[Index, str]:
+        """Return index and key of the chunks in the segment that the file is to show."""
+        layout, shape = self.state.arrays[name].layout, self.shapes[name]
+        start = f"{chunk_prefix(layout)}/"
+        found = {_index(key): key for key in self.store.list(start)}
+        known = self.state.arrays[name].chunks
+        return {
+            i: key for i, key in found.items() if i in known and begins_inside(layout, i, shape)
+        }
+
+    def _still_needed(self) -> list[str]:
+        """Return the keys of chunks that the file does not hold, or not all of."""
+        done = set()
+        for name, shape in self.shapes.items():
+            layout = self.state.arrays[name].layout
+            text = layout.values_dtype.kind == "T"
+            for index, key in self._waiting(name).items():
+                if not text or ends_inside(layout, index, shape):
+                    done.add(key)
+        return [key for key in self.store.list("") if key not in done]
+
+    def _is_current(self) -> bool:
+        if not self.store.path.exists():
+            return False
+        with opened(self.store.path) as file:
+            root = file.attrs.get(ID) == self.state.store_id and all(
+                name in file.attrs for name in self._root_attributes()
+            )
+            shown = all(
+                shown_shape(file, self.state.arrays[n].layout) == s for n, s in self.shapes.items()
+            )
+            return bool(root and shown and not any(name in file for name in self.gone))
+
+    def _root_attributes(self) -> dict[str, Any]:
+        """Return the attributes of the root; those under the name of an array are its own."""
+        return {n: v for n, v in self.attrs.items() if n not in self.state.arrays}
+
+    # -- the next file -----------------------------------------------------------------------------
+
+    def _replace(self, waiting: Mapping[str, Mapping[Index, str]]) -> None:
+        self.store.require_room([key for found in waiting.values() for key in found.values()])
+        built = self.store.next_file()
+        try:
+            with self._next(built) as (file, held):
+                self._fill(file, held, waiting)
+            self.store.replace(built)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                built.unlink()
+            raise
+
+    @contextlib.contextmanager
+    def _next(self, built: Path) -> Iterator[tuple[h5py.File, HeldFile]]:
+        """Open the next file; what the disk refuses is raised when libhdf5 has let go of it."""
+        import h5py
+
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with storage_errors("write", built):
+            descriptor = os.open(built, flags, 0o666)
+            try:
+                old = self._copy_last(descriptor)
+                held = HeldFile(descriptor)
+                mode, settings = ("r+", {}) if old else ("w", self.linker.file_settings)
+                with h5py.File(held, mode, **settings) as file:
+                    yield file, held
+                if held.error is not None:
+                    raise held.error
+                if self.store.synced:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _copy_last(self, descriptor: int) -> bool:
+        """Copy the file that readers see, sharing its blocks where the file system can."""
+        try:
+            source = os.open(self.store.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            found = os.fstat(source)
+            os.fchmod(descriptor, found.st_mode & 0o777)
+            _copy(source, descriptor, found.st_size)
+        finally:
+            os.close(source)
+        return True
+
+    def _fill(
+        self, file: h5py.File, held: HeldFile, waiting: Mapping[str, Mapping[Index, str]]
+    ) -> None:
+        for name in self.gone:
+            remove(file, name)
+        for name, shape in self.shapes.items():
+            array = self.state.arrays[name]
+            dataset = self._dataset(file, array.layout, shape)
+            for index, key in waiting[name].items():
+                if held.error is not None:
+                    return
+                write_object(dataset, array.layout, index, self._object(key, array.chunks[index]))
+            if not array.adopted:
+                self._attributes(dataset, array)
+        self.linker.link(file, {name: self.state.arrays[name] for name in self.shapes})
+        for name, value in {**self._root_attributes(), ID: self.state.store_id}.items():
+            file.attrs[name] = attribute_value(value, name)
+
+    def _object(self, key: str, expected: Stored) -> bytes:
+        data = self.store.get(key)
+        if data is None or (len(data), crc32c(data)) != expected:
+            message = f"{key} in the segment of {self.store.path} is damaged: run verify"
+            raise FormatError(message)
+        return data
+
+    def _dataset(self, file: h5py.File, layout: ArrayLayout, shape: Index) -> h5py.Dataset:
+        """Return the dataset of an array in its shape, made anew for another generation."""
+        there = shown_shape(file, layout)
+        if there is None:
+            remove(file, layout.name)
+            fill = unpack_fill(layout.meta["fill"], layout.values_dtype)
+            stored = fill if layout.values_dtype.kind not in "Mm" else fill.astype("<i8")
+            dataset = create_like(
+                file, layout.name, layout, shape, settled_shape(layout),
+                fillvalue=None if layout.values_dtype.kind == "T" else stored,
+            )  # fmt: skip
+            if layout.generation:
+                dataset.attrs[GENERATION] = layout.generation
+            return dataset
+        if there != shape:
+            file[layout.name].resize(shape)
+        return file[layout.name]
+
+    def _attributes(self, dataset: h5py.Dataset, array: ArrayState) -> None:
+        for name, value in self.linker.attributes(array).items():
+            dataset.attrs[name] = attribute_value(value, f"{array.layout.name}.{name}")
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    done = 0
+    try:
+        while done < size:
+            count = os.copy_file_range(source, target, size - done)
+            if not count:
+                break
+            done += count
+    except (AttributeError, OSError):  # not on this system, or not between these files
+        if done:
+            raise
+    if done < size:
+        with (
+            os.fdopen(source, "rb", closefd=False) as old,
+            os.fdopen(target, "wb", closefd=False) as new,
+        ):
+            shutil.copyfileobj(old, new, 1 << 20)
+
+
+# -- datasets ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open a file to read.
+
+    Raises
+    ------
+    FormatError
+        Something else lies there.
+    StorageError
+        It can't be read.
+    """
+    import h5py
+
+    with storage_errors("read", path):
+        if not h5py.is_hdf5(path):
+            message = f"expected an HDF5 file at {path}, found something else"
+            raise FormatError(message)
+        with h5py.File(path, "r") as file:
+            yield file
+
+
+def is_dataset(node: object) -> bool:
+    """Return whether something in a file is a dataset."""
+    import h5py
+
+    return isinstance(node, h5py.Dataset)
+
+
+def shown_shape(file: h5py.File, layout: ArrayLayout) -> Index | None:
+    """Return the shape in which a file shows an array; None where it has another or nothing."""
+    dataset = file.get(layout.name)
+    if not is_dataset(dataset):
+        return None
+    same = (
+        dataset.chunks == layout.chunks
+        and dataset.dtype == library_dtype(layout.values_dtype)
+        and filters_of(dataset) == layout.meta["filters"]
+        and generation_of(dataset) == layout.generation
+    )
+    return tuple(dataset.shape) if same else None
+
+
+def remove(file: h5py.File, name: str) -> None:
+    """Remove a dataset; what it was a scale of is told."""
+    dataset = file.get(name)
+    if dataset is None:
+        return
+    if is_dataset(dataset) and dataset.is_scale:
+        _detach(file, dataset)
+    del file[name]
+
+
+def _detach(file: h5py.File, scale: h5py.Dataset) -> None:
+    def visit(_: str, node: object) -> None:
+        for dimension in node.dims if is_dataset(node) else ():  # type: ignore[attr-defined]
+            if scale in dimension.values():
+                dimension.detach_scale(scale)
+
+    file.visititems(visit)
+
+
+# -- where chunks lie ----------------------------------------------------------------------------
+
+
+def chunk_prefix(layout: ArrayLayout) -> str:
+    """Return how the keys of an array's chunks begin."""
+    return f"{layout.name}@{layout.generation}"
+
+
+def _index(key: str) -> Index:
+    last = key.rpartition("/")[2]
+    return tuple(int(part) for part in last.split(".")) if last else ()
+
+
+def begins_inside(layout: ArrayLayout, index: Index, shape: Index) -> bool:
+    """Return whether something of a chunk lies within a shape."""
+    return all(i * n < size for i, n, size in zip(index, layout.chunks, shape, strict=True))
+
+
+def ends_inside(layout: ArrayLayout, index: Index, shape: Index) -> bool:
+    """Return whether a chunk lies within a shape as far as its array's rows can reach."""
+    first = (index[0] + 1) * layout.chunks[0] <= shape[0] if index else True
+    return first or not (layout.growing or layout.meta.get("along"))

@@ -1,0 +1,199 @@
+"""The store behind a file that holds all arrays: a segment for what is on its way, and the file.
+
+A committed file is never changed. Chunks go to a segment in the ledger's folder; a format builds
+the next file beside, and `replace` moves it into its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import uuid
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from savers._files import make_side_folder, storage_errors, sync_folder
+from savers._location import ledger_folder
+from savers._segment import Segment
+from savers._store import LocalStore
+from savers.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
+
+    from savers._location import Location
+    from savers._store import Bytes
+
+__all__ = ["FileStore"]
+
+#: Room for metadata that the next file may need beside the old one and the new chunks.
+MARGIN = 1 << 20
+
+
+class FileStore:
+    """Chunks in a segment, and the file that readers see.
+
+    Parameters
+    ----------
+    location : Location
+    dataset : str
+        Each dataset has a segment of its own.
+
+    Raises
+    ------
+    FormatError
+        A folder lies in the place of the file.
+    """
+
+    def __init__(self, location: Location, dataset: str) -> None:
+        path = location.path
+        if path is None or not isinstance(location.store, LocalStore):
+            message = f"expected a local path of a file, got {location.name}"
+            raise FormatError(message)
+        if path.is_dir():
+            message = f"expected a file at {path}, found a folder"
+            raise FormatError(message)
+        self.path = path
+        self.synced = location.store.synced
+        self.folder = ledger_folder(path)
+        self.mark = quote(dataset, safe="") + "@"
+        self._segment = Segment(
+            self.folder / f"{quote(dataset, safe='')}.segment", synced=self.synced
+        )
+        self._birth = self.folder / "birth.json"
+        self._renamed = False
+
+    # -- the store of chunks -----------------------------------------------------------------------
+
+    def get(self, key: str) -> bytes | None:
+        return self._segment.get(key)
+
+    def put(self, key: str, data: Bytes) -> None:
+        self._segment.put(key, [data])
+
+    def write(self, key: str, *parts: Bytes) -> None:
+        self._segment.put(key, parts)
+
+    def delete(self, key: str) -> None:
+        self._segment.drop(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return (key for key in self._segment.names() if key.startswith(prefix))
+
+    def prune(self, prefix: str) -> None:
+        """Nothing to do: there are no folders."""
+
+    def barrier(self) -> None:
+        self._segment.sync()
+        if self.synced and self._renamed:
+            with storage_errors("sync", self.path.parent):
+                sync_folder(self.path.parent)
+            self._renamed = False
+
+    def stage(self, token: str, *parts: Bytes) -> str:
+        self._segment.stage(token, parts)
+        return token
+
+    def publish(self, token: str, key: str) -> None:
+        self._segment.move(token, key)
+
+    def staged(self) -> Sequence[str]:
+        return self._segment.staged()
+
+    def get_staged(self, token: str) -> bytes | None:
+        return self._segment.get_staged(token)
+
+    def drop_staged(self, token: str) -> None:
+        self._segment.drop(token)
+
+    def close(self) -> None:
+        """Let go of files. Idempotent; a later call opens them again."""
+        self._segment.close()
+
+    # -- the id of a store whose file is not there yet ---------------------------------------------
+
+    def birth(self) -> str:
+        """Return the id that the next file will have, "" where none was noted or it is void.
+
+        A file that was there when the id was noted must be there still.
+        """
+        with storage_errors("read", self._birth):
+            try:
+                noted = json.loads(self._birth.read_bytes())
+            except FileNotFoundError:
+                return ""
+            except ValueError as error:
+                message = f"{self._birth} is not a JSON document: {error}"
+                raise FormatError(message) from error
+        return str(noted["store"]) if self.path.exists() or not noted["file"] else ""
+
+    def note_birth(self, store_id: str) -> None:
+        """Note the id of the store, until there is a file that has it."""
+        make_side_folder(self.folder)
+        aside = self._birth.with_name(f"birth-{uuid.uuid4().hex}.new")
+        data = json.dumps({"store": store_id, "file": self.path.exists()}).encode()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with storage_errors("write", self._birth):
+            try:
+                descriptor = os.open(aside, flags, 0o600)
+                try:
+                    os.write(descriptor, data)
+                    if self.synced:
+                        os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                os.replace(aside, self._birth)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    aside.unlink()
+                raise
+            if self.synced:
+                sync_folder(self.folder)
+        self._segment.keep([])  # what another store left here
+
+    # -- the next file -----------------------------------------------------------------------------
+
+    def next_file(self) -> Path:
+        """Return where the next file is built."""
+        make_side_folder(self.folder)
+        make_side_folder(self.folder / "staged")
+        return self.folder / "staged" / f"{self.mark}{uuid.uuid4().hex}.next"
+
+    def require_room(self, keys: Collection[str]) -> None:
+        """Refuse to build the next file where the old one and these chunks would not fit.
+
+        Raises
+        ------
+        StorageError
+            The file system has less room than they take.
+        """
+        with storage_errors("write", self.path):
+            old = self.path.stat().st_size if self.path.exists() else 0
+            needed = old + self._segment.size(keys) + MARGIN
+            if shutil.disk_usage(self.folder).free < needed:
+                reason = f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:.1f} MB are needed"
+                raise OSError(errno.ENOSPC, reason)
+
+    def replace(self, built: Path) -> None:
+        """Move the next file into its place; the id is in it from now on."""
+        with storage_errors("replace", self.path):
+            os.replace(built, self.path)
+            self._renamed = True
+        self.barrier()
+        with storage_errors("delete", self._birth):
+            self._birth.unlink(missing_ok=True)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget all chunks but these: the file has them."""
+        self._segment.keep(keys)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a crash left of a next file."""
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self.folder / "staged"):
+                if entry.name.startswith(self.mark) and entry.name.endswith(".next"):
+                    os.unlink(entry.path)
