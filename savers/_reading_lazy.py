@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,12 +39,46 @@ _cells: ContextVar[Callable[[Key], Any] | None] = ContextVar("cells", default=No
 
 
 class NeededError(Exception):
-    """These stored cells are needed to open a variable; caught where they can be read."""
+    """Cells of this array are needed to open a variable; caught where they can be read."""
 
-    def __init__(self, array: StoredArray, key: Key) -> None:
+    def __init__(self, array: StoredArray) -> None:
         super().__init__(array.name)
         self.array = array
-        self.key = key
+
+
+@dataclass(frozen=True)
+class Box:
+    """Stored cells in memory: a rectangle of an array.
+
+    Parameters
+    ----------
+    start : tuple of int
+    values : ndarray
+    """
+
+    start: tuple[int, ...]
+    values: Values
+
+    def answer(self, key: Key, shape: tuple[int, ...]) -> Values | None:
+        """Return the selected cells of an array of this shape, None where some are not here."""
+        if isinstance(key, indexing.VectorizedIndexer):
+            cells = indexing.as_indexable(self.values)
+            return cells.vindex[key] if shape == self.values.shape else None
+        here = zip(key.tuple, shape, self.start, self.values.shape, strict=True)
+        found = [_within(part, size, start, n) for part, size, start, n in here]
+        if any(part is None for part in found):
+            return None
+        cells = indexing.as_indexable(self.values)
+        return np.asarray(cells.oindex[indexing.OuterIndexer(tuple(found))])
+
+
+def _within(part: Any, size: int, start: int, length: int) -> Any:
+    """Return a selection along one axis, counted from `start`; None where it is not within."""
+    axis = np.arange(size)[part] - start
+    inside = ((axis >= 0) & (axis < length)).all()
+    if not inside:
+        return None
+    return axis if np.ndim(axis) else int(axis)
 
 
 class StoredArray(BackendArray):
@@ -59,7 +94,7 @@ class StoredArray(BackendArray):
         self.source = source
         self.shape = source.shape
         self.dtype = source.dtype
-        self.kept: dict[Any, Values] = {}
+        self.boxes: list[Box] = []
 
     @property
     def name(self) -> str:
@@ -70,22 +105,25 @@ class StoredArray(BackendArray):
         supply = _cells.get()
         if supply is not None:
             return supply(key)
-        found = self.kept.get(_plain(key, self.shape))
-        if found is None:
-            raise NeededError(self, key)
-        return found
+        for box in self.boxes:
+            found = box.answer(key, self.shape)
+            if found is not None:
+                return found
+        raise NeededError(self)
 
-    def keep(self, key: Key, values: Values) -> None:
-        """Answer this selection from memory."""
-        self.kept[_plain(key, self.shape)] = np.asarray(values, self.dtype)
+    async def keep_all(self) -> None:
+        """Hold all cells in memory, until they are forgotten."""
+        key = indexing.BasicIndexer((slice(None),) * self.ndim)
+        values = await self.read(key, lambda cells: cells)
+        self.boxes = [Box((0,) * self.ndim, np.asarray(values, self.dtype))]
 
-    def held(self) -> list[Values]:
-        """Return what is answered from memory."""
-        return list(self.kept.values())
-
-    def forget(self) -> None:
-        """Answer nothing from memory any more."""
-        self.kept.clear()
+    async def keep_ends(self) -> None:
+        """Hold the first and the last cell in memory."""
+        ends = [np.array([0, size - 1]) for size in self.shape]
+        values = await self.read(indexing.VectorizedIndexer(tuple(ends)), lambda cells: cells)
+        for cell, *start in zip(values, *ends, strict=True):
+            box = np.full((1,) * self.ndim, cell, self.dtype)
+            self.boxes.append(Box(tuple(start), box))
 
     async def read(self, key: Key, then: Callable[[Any], Any]) -> Any:
         """Read stored cells, and return what `then` makes of them.
@@ -126,14 +164,6 @@ def _naming(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StorageError(errno.EIO, f"{what}: {error}") from error
-
-
-def _plain(key: Key, shape: tuple[int, ...]) -> Any:
-    """A selection of ranges in a form that compares equal where it selects the same cells."""
-    if not all(isinstance(part, slice) for part in key.tuple):
-        return None
-    ranges = (range(*part.indices(size)) for part, size in zip(key.tuple, shape, strict=True))
-    return tuple((cells[0] if cells else 0, len(cells), cells.step) for cells in ranges)
 
 
 class LazyArray(BackendArray):

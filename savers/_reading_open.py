@@ -64,17 +64,18 @@ class _Opening:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     async def dataset(self, options: Mapping[str, Any]) -> xarray.Dataset:
-        cells = sum(array.nbytes for found in self.store.stored.values() for array in found.held())
-        cost = cells + VARIABLE_COST * len(self.store.stored)
+        arrays = self.store.stored.values()
+        cells = sum(box.values.nbytes for array in arrays for box in array.boxes)
         while True:
             try:
-                found = await work(cost, lambda: self._opened(options))
-            except NeededError as needed:
-                cells = await needed.array.read(needed.key, lambda cells: cells)
-                needed.array.keep(needed.key, cells)
+                found = await work(
+                    cells + VARIABLE_COST * len(arrays), lambda: self._opened(options)
+                )
+            except NeededError as needed:  # more than was foreseen
+                await needed.array.keep_all()
             else:
-                for stored in self.store.stored.values():
-                    stored.forget()
+                for array in arrays:
+                    array.boxes.clear()
                 return found
 
     def _opened(self, options: Mapping[str, Any]) -> xarray.Dataset:

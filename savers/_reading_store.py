@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["LoopStore", "ReadStore", "Source", "cut", "supplying"]
 
 #: Requests of one selection that are under way at a time.
-MOST_REQUESTS = 64
+MOST_REQUESTS = 256
 
 _supplied: ContextVar[Mapping[str, Buffer | None]] = ContextVar("supplied", default={})  # noqa: B039
 

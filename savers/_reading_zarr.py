@@ -10,7 +10,7 @@ import xarray
 import zarr
 from xarray.backends import ZarrStore
 from xarray.conventions import CF_RELATED_DATA
-from xarray.core.indexing import BasicIndexer, LazilyIndexedArray
+from xarray.core.indexing import LazilyIndexedArray
 from zarr.storage import StorePath
 
 from savers._reading_lazy import StoredArray
@@ -21,14 +21,12 @@ from savers.errors import FormatError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from xarray.core.indexing import ExplicitIndexer
-
     from savers._reading_store import ReadStore
 
 __all__ = ["GatheredStore", "Group", "gather", "prefetch"]
 
 ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata", ".zarray")
-NODE = {3: ("zarr.json",), 2: (".zarray", ".zgroup", ".zattrs")}
+NODE = {3: ("zarr.json",), 2: (".zarray", ".zattrs")}
 
 Node = zarr.AsyncArray[Any] | zarr.AsyncGroup
 
@@ -116,8 +114,9 @@ async def _listed(store: ReadStore, node: zarr.AsyncGroup) -> dict[str, Node]:
     wanted = NODE[node.metadata.zarr_format]
     paths = {name: _join(node.path, name) for name in names}
     documents = await store.fetch(_join(paths[name], key) for name in names for key in wanted)
-    nodes = [n for n in names if any(documents[_join(paths[n], key)] for key in wanted)]
-    with supplying(documents):
+    nodes = [name for name in names if documents[_join(paths[name], wanted[0])]]
+    groups = {_join(paths[name], ".zgroup"): None for name in nodes}  # arrays have none
+    with supplying({**documents, **groups}):
         return {name: await node.getitem(name) for name in nodes}
 
 
@@ -169,15 +168,10 @@ async def prefetch(store: GatheredStore, options: Mapping[str, Any]) -> None:
     dropped = {dropped} if isinstance(dropped, str) else set(dropped)
     kept = {name: found for name, found in variables.items() if name not in dropped}
     coordinates = _coordinates(kept, attrs, options.get("decode_coords", True))
-    await side_by_side(
-        _keep(store.stored[name], key)
-        for name, variable in kept.items()
-        for key in (_whole(variable) if name in coordinates else _corners(variable, options))
-    )
-
-
-async def _keep(stored: StoredArray, key: ExplicitIndexer) -> None:
-    stored.keep(key, await stored.read(key, lambda cells: cells))
+    whole = [store.stored[name].keep_all() for name in kept if name in coordinates]
+    times = [name for name, found in kept.items() if _are_times(found, options)]
+    ends = [store.stored[name].keep_ends() for name in times if name not in coordinates]
+    await side_by_side([*whole, *ends])
 
 
 def _coordinates(
@@ -200,15 +194,7 @@ def _all_attrs(
         yield variable.attrs
 
 
-def _whole(variable: xarray.Variable) -> list[ExplicitIndexer]:
-    return [BasicIndexer((slice(None),) * variable.ndim)]
-
-
-def _corners(variable: xarray.Variable, options: Mapping[str, Any]) -> list[ExplicitIndexer]:
-    """Return the cells from which xarray takes the dtype of times."""
-    times = "since" in str(variable.attrs.get("units", "")) and options.get("decode_times", True)
-    if not times or not variable.size:
-        return []
-    first = tuple(slice(0, 1) for _ in variable.shape)
-    last = tuple(slice(size - 1, size) for size in variable.shape)
-    return [BasicIndexer(first), BasicIndexer(last)]
+def _are_times(variable: xarray.Variable, options: Mapping[str, Any]) -> bool:
+    """Return whether xarray will look at the first and the last cell, for the dtype of times."""
+    wanted = bool(options.get("decode_times", True))
+    return wanted and variable.size > 0 and "since" in str(variable.attrs.get("units", ""))
