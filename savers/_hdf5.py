@@ -15,7 +15,6 @@ from savers._format import Facts
 from savers._hdf5_chunks import codec_of, read_object
 from savers._hdf5_layout import (
     KEYWORDS,
-    attribute_value,
     filter_names,
     filters_of,
     generation_of,
@@ -78,8 +77,6 @@ class HDF5Format:
         attributes = dict(new.attributes)
         if new.dtype.kind in "Mm":
             attributes = {**time_attributes(new.dtype), **attributes}
-        for key, value in attributes.items():
-            attribute_value(value, f"{new.name}.{key}")  # refused now or never
         fill = default_fill(new.dtype) if new.fill_value is None else new.fill_value
         if new.dtype.kind in "Mm":
             fill = np.asarray(fill or "NaT", new.dtype)
@@ -90,10 +87,13 @@ class HDF5Format:
             "asked_fill": new.fill_value is not None or missing_times,
         }  # fmt: skip
         dtype = "T" if new.dtype.kind == "T" else new.dtype.str
-        return ArrayLayout(
+        layout = ArrayLayout(
             new.name, dtype, new.shape, new.chunks, new.growing, new.cells, new.rounding,
             new.generation, meta,
         )  # fmt: skip
+        for key, value in attributes.items():
+            self.linker.value(key, value, layout)  # refused now or never
+        return layout
 
     def adopt(self, store: Store, name: str) -> tuple[ArrayLayout, Index] | None:
         path = as_file_store(store).path
@@ -180,7 +180,7 @@ class HDF5Format:
 
     def create_root(self, store: Store, store_id: str, attrs: Mapping[str, Any]) -> None:
         for name, value in attrs.items():
-            attribute_value(value, name)  # refused now or never
+            self.linker.value(name, value)  # refused now or never
         as_file_store(store).note_birth(store_id)
 
     def published(self, store: Store, layout: ArrayLayout) -> Index | None:

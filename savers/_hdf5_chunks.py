@@ -15,7 +15,8 @@ import numpy as np
 
 from savers._chunk_codec import ChunkCodec
 from savers._deflate import filtered_chunks
-from savers._hdf5_layout import library_dtype
+from savers._hdf5_layout import stored_dtype
+from savers._packing import PackedChunks, Packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +35,18 @@ MASK = 4  # bytes of a filter mask
 
 def codec_of(layout: ArrayLayout) -> ChunkCodec:
     """Return the codec of an array's stored objects."""
+    stored = stored_codec(layout)
+    if "packing" in layout.meta:
+        return PackedChunks(Packing(**layout.meta["packing"]), layout.values_dtype, stored)
+    return stored
+
+
+def stored_codec(layout: ArrayLayout) -> ChunkCodec:
+    """Return the codec of values as they lie in the file."""
     if layout.values_dtype.kind == "T":
         return TextChunks(layout.chunks)
     filters = [(code, given) for code, _, given in layout.meta["filters"]]
-    dtype = np.dtype(library_dtype(layout.values_dtype))
+    dtype = np.dtype(stored_dtype(layout))
     return filtered_chunks(dtype, layout.chunks, filters) or LibraryChunks(layout)
 
 
@@ -96,7 +105,7 @@ def create_like(
         plist.set_filter(code, flags, tuple(given))
     return group.create_dataset(
         name, shape=shape, maxshape=maxshape, chunks=layout.chunks,
-        dtype=library_dtype(layout.values_dtype), dcpl=plist, **settings,
+        dtype=stored_dtype(layout), dcpl=plist, **settings,
     )  # fmt: skip
 
 
@@ -106,7 +115,7 @@ def create_like(
 def write_object(dataset: h5py.Dataset, layout: ArrayLayout, index: Index, data: Bytes) -> None:
     """Put the stored object of a chunk into its dataset; what lies beyond the extents stays out."""
     start = tuple(i * n for i, n in zip(index, layout.chunks, strict=True))
-    codec = codec_of(layout)
+    codec = stored_codec(layout)
     if not isinstance(codec, TextChunks):
         _write_raw(dataset, start, data, masked=isinstance(codec, LibraryChunks))
         return
@@ -125,7 +134,7 @@ def read_object(dataset: h5py.Dataset, layout: ArrayLayout, index: Index) -> byt
     start = tuple(i * n for i, n in zip(index, layout.chunks, strict=True))
     if any(a >= size for a, size in zip(start, dataset.shape, strict=True)):
         return None
-    codec = codec_of(layout)
+    codec = stored_codec(layout)
     if not isinstance(codec, TextChunks):
         if dataset.id.get_chunk_info_by_coord(start).byte_offset is None:
             return None

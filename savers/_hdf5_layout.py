@@ -34,6 +34,8 @@ __all__ = [
     "plain_attributes_of",
     "planned_filters",
     "settled_shape",
+    "stored_dtype",
+    "stored_fill",
     "unpack_fill",
     "values_dtype_of",
 ]
@@ -68,6 +70,12 @@ def library_dtype(dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "T":
         return h5py.string_dtype("utf-8")
     return np.dtype("<i8") if dtype.kind in "Mm" else dtype
+
+
+def stored_dtype(layout: ArrayLayout) -> Any:
+    """Return how the values of an array lie in its file, where a format says otherwise."""
+    other = layout.meta.get("stored")
+    return library_dtype(layout.values_dtype) if other is None else np.dtype(other)
 
 
 def values_dtype_of(dataset: h5py.Dataset) -> np.dtype[Any]:
@@ -107,6 +115,16 @@ def pack_fill(fill: object, dtype: np.dtype[Any]) -> str:
 def unpack_fill(text: str, dtype: np.dtype[Any]) -> Any:
     """Return a fill value from `pack_fill`."""
     return text if dtype.kind == "T" else np.frombuffer(base64.b64decode(text), dtype)[0]
+
+
+def stored_fill(layout: ArrayLayout) -> Any:
+    """Return the fill value of a dataset, None for the library's own."""
+    if "stored" in layout.meta:
+        return unpack_fill(layout.meta["stored_fill"], np.dtype(layout.meta["stored"]))
+    fill, kind = unpack_fill(layout.meta["fill"], layout.values_dtype), layout.values_dtype.kind
+    if kind == "T":
+        return None
+    return fill.astype("<i8") if kind in "Mm" else fill
 
 
 # -- filters -------------------------------------------------------------------------------------

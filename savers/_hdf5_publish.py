@@ -21,9 +21,9 @@ from savers._hdf5_layout import (
     attribute_value,
     filters_of,
     generation_of,
-    library_dtype,
     settled_shape,
-    unpack_fill,
+    stored_dtype,
+    stored_fill,
 )
 from savers._held_file import HeldFile
 from savers.errors import FormatError
@@ -47,12 +47,26 @@ Index = tuple[int, ...]
 class Linker:
     """What a format adds to the datasets of a file: attributes and dimensions."""
 
-    #: How a new file is made.
-    file_settings: Mapping[str, Any] = {}
+    #: How new files, groups and datasets are made.
+    settings: Mapping[str, Any] = {}
 
-    def attributes(self, array: ArrayState) -> dict[str, Any]:
-        """Return the attributes of an array as readers are to see them."""
+    def attributes(self, array: ArrayState, shape: Index) -> dict[str, Any]:
+        """Return the attributes of an array as readers of this shape are to see them."""
         return dict(array.layout.meta["attributes"])
+
+    def root_attributes(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the attributes of the root, from those that were asked for."""
+        return dict(attrs)
+
+    def value(self, name: str, value: Any, layout: ArrayLayout | None = None) -> Any:
+        """Return the value of an attribute (of the root without a layout) as h5py takes it.
+
+        Raises
+        ------
+        InvalidInputError
+            What no attribute can hold.
+        """
+        return attribute_value(value, f"{layout.name}.{name}" if layout else name)
 
     def link(self, file: h5py.File, arrays: Mapping[str, ArrayState]) -> None:
         """Give the dimensions of datasets their names, and scales where there are some."""
@@ -142,7 +156,8 @@ class Assembly:
 
     def _root_attributes(self) -> dict[str, Any]:
         """Return the attributes of the root; those under the name of an array are its own."""
-        return {n: v for n, v in self.attrs.items() if n not in self.state.arrays}
+        own = {n: v for n, v in self.attrs.items() if n not in self.state.arrays}
+        return self.linker.root_attributes(own)
 
     # -- the next file -----------------------------------------------------------------------------
 
@@ -169,7 +184,7 @@ class Assembly:
             try:
                 old = self._copy_last(descriptor)
                 held = HeldFile(descriptor)
-                mode, settings = ("r+", {}) if old else ("w", self.linker.file_settings)
+                mode, settings = ("r+", {}) if old else ("w", self.linker.settings)
                 with h5py.File(held, mode, **settings) as file:
                     yield file, held
                 if held.error is not None:
@@ -206,10 +221,10 @@ class Assembly:
                     return
                 write_object(dataset, array.layout, index, self._object(key, array.chunks[index]))
             if not array.adopted:
-                self._attributes(dataset, array)
+                self._attributes(dataset, array, shape)
         self.linker.link(file, {name: self.state.arrays[name] for name in self.shapes})
         for name, value in {**self._root_attributes(), ID: self.state.store_id}.items():
-            file.attrs[name] = attribute_value(value, name)
+            file.attrs[name] = self.linker.value(name, value)
 
     def _object(self, key: str, expected: Stored) -> bytes:
         data = self.store.get(key)
@@ -223,11 +238,10 @@ class Assembly:
         there = shown_shape(file, layout)
         if there is None:
             remove(file, layout.name)
-            fill = unpack_fill(layout.meta["fill"], layout.values_dtype)
-            stored = fill if layout.values_dtype.kind not in "Mm" else fill.astype("<i8")
+            make_groups(file, layout.name, self.linker.settings)
             dataset = create_like(
                 file, layout.name, layout, shape, settled_shape(layout),
-                fillvalue=None if layout.values_dtype.kind == "T" else stored,
+                fillvalue=stored_fill(layout), **self.linker.settings,
             )  # fmt: skip
             if layout.generation:
                 dataset.attrs[GENERATION] = layout.generation
@@ -236,9 +250,9 @@ class Assembly:
             file[layout.name].resize(shape)
         return file[layout.name]
 
-    def _attributes(self, dataset: h5py.Dataset, array: ArrayState) -> None:
-        for name, value in self.linker.attributes(array).items():
-            dataset.attrs[name] = attribute_value(value, f"{array.layout.name}.{name}")
+    def _attributes(self, dataset: h5py.Dataset, array: ArrayState, shape: Index) -> None:
+        for name, value in self.linker.attributes(array, shape).items():
+            dataset.attrs[name] = self.linker.value(name, value, array.layout)
 
 
 def _copy(source: int, target: int, size: int) -> None:
@@ -298,20 +312,32 @@ def shown_shape(file: h5py.File, layout: ArrayLayout) -> Index | None:
         return None
     same = (
         dataset.chunks == layout.chunks
-        and dataset.dtype == library_dtype(layout.values_dtype)
+        and dataset.dtype == stored_dtype(layout)
         and filters_of(dataset) == layout.meta["filters"]
         and generation_of(dataset) == layout.generation
     )
     return tuple(dataset.shape) if same else None
 
 
+def make_groups(file: h5py.File, name: str, settings: Mapping[str, Any]) -> None:
+    """Make the groups above a name that are not there."""
+    parts = name.split("/")[:-1]
+    for depth in range(len(parts)):
+        group = "/".join(parts[: depth + 1])
+        if group not in file:
+            file.create_group(group, **settings)
+
+
 def remove(file: h5py.File, name: str) -> None:
-    """Remove a dataset; what it was a scale of is told."""
+    """Remove a dataset; what it was a scale of is told, and so are its own scales."""
     dataset = file.get(name)
     if dataset is None:
         return
     if is_dataset(dataset) and dataset.is_scale:
         _detach(file, dataset)
+    for dimension in dataset.dims if is_dataset(dataset) else ():
+        for scale in dimension.values():
+            dimension.detach_scale(scale)
     del file[name]
 
 
