@@ -340,6 +340,8 @@ def split_fields(result: object, dataset_name: str) -> dict[str, Any]:
 
 def named_fields(result: object) -> dict[str, Any] | None:
     """Return the fields of a mapping, dataclass or named tuple; None for anything else."""
+    if isinstance(result, np.ndarray):
+        return None  # what most results are; the questions below take their time
     if isinstance(result, Mapping):
         return {str(name): part for name, part in result.items()}
     if dataclasses.is_dataclass(result) and not isinstance(result, type):

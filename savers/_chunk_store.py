@@ -10,8 +10,8 @@ import contextlib
 import json
 import math
 import uuid
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from operator import lt, mul
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -41,8 +41,7 @@ ChunkId = tuple[str, int, Index]  # array, generation, chunk
 Block = tuple[ArrayState, Index, "NDArray[Any]"]  # the values of a chunk
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """A chunk that was written, and is true once a record says so.
 
     Attributes
@@ -235,11 +234,9 @@ def visible(array: ArrayState, index: Index, state: State) -> bool:
     """Return whether readers may look at a chunk now."""
     if state.arrays.get(array.layout.name) is not array:
         return False
-    shown = [shape for shape in (array.published, array.before) if shape is not None]
-    return any(
-        all(i * n < size for i, n, size in zip(index, array.layout.chunks, shape, strict=True))
-        for shape in shown
-    )
+    first = list(map(mul, index, array.layout.chunks))
+    shown = (array.published, array.before)
+    return any(shape is not None and all(map(lt, first, shape)) for shape in shown)
 
 
 # -- values as bytes -----------------------------------------------------------------------------

@@ -277,9 +277,12 @@ class ChunkedSaver(Saver):
 
     def root_attributes(self, arrays: Collection[str]) -> dict[str, Any]:
         """Return the attributes of the root: those that name no array and no coordinate."""
-        named = {*arrays, *self.labels, self.dataset_name}
-        root = {key: value for key, value in self.settings.attrs.items() if key not in named}
-        return plain_attributes(root, "attrs")
+        root = {
+            key: value
+            for key, value in self.settings.attrs.items()
+            if key not in arrays and key not in self.labels and key != self.dataset_name
+        }
+        return plain_attributes(root, "attrs") if root else root
 
     def planner(
         self,

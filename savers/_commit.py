@@ -117,19 +117,17 @@ class CommitPlan:
     def _complete(self, chunk: ChunkId) -> bool:
         """Every cell of the chunk is settled once this commit stands."""
         array, index = self.arrays[chunk[:2]], chunk[2]
-        axes = array.layout.cells
-        sizes = [array.layout.chunks[axis] for axis in axes]
-        first = [index[axis] * n for axis, n in zip(axes, sizes, strict=True)]
+        growing, axes, chunks = array.layout.growing, array.layout.cells, array.layout.chunks
         boxes = self.cells.get(chunk[0], ())
+        if growing and self._rows(array, boxes) < (index[0] + 1) * chunks[0]:
+            return False
+        sizes = [chunks[axis] for axis in axes]
+        first = [index[axis] * n for axis, n in zip(axes, sizes, strict=True)]
         for start, stop, _ in boxes:
             bounds = zip(start, stop, first, sizes, strict=True)
             if all(a <= f and f + n <= b for a, b, f, n in bounds):
                 return True
-        if array.layout.growing:
-            rows = max(array.rows, *(stop[0] for _, stop, _ in boxes), 0)
-            if rows < first[0] + sizes[0]:
-                return False
-        status = _window(array.status, first, sizes, growing=array.layout.growing)
+        status = _window(array.status, first, sizes, growing=growing)
         for start, stop, _ in boxes:
             inside = tuple(
                 slice(max(0, a - f), max(0, b - f))
@@ -137,6 +135,11 @@ class CommitPlan:
             )
             status[inside] = ItemStatus.DONE
         return bool(status.all())
+
+    @staticmethod
+    def _rows(array: ArrayState, boxes: Sequence[Box]) -> int:
+        """Rows of a growing array once this commit stands."""
+        return max([array.rows, *[stop[0] for _, stop, _ in boxes]])
 
     def _assembled(self, chunk: ChunkId) -> NDArray[Any]:
         array, parts = self.arrays[chunk[:2]], self.touched[chunk]

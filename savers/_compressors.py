@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -96,12 +97,16 @@ class _BloscAlone:
         self._inside = 0
         self._chosen: bool | None = None
 
-    def __enter__(self) -> None:
+    @cached_property
+    def _blosc(self) -> Any:
         from numcodecs import blosc
 
+        return blosc
+
+    def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._chosen, blosc.use_threads = blosc.use_threads, False
+                self._chosen, self._blosc.use_threads = self._blosc.use_threads, False
             self._inside += 1
 
     def __exit__(
@@ -116,9 +121,7 @@ class _BloscAlone:
                 self._restore()
 
     def _restore(self) -> None:
-        from numcodecs import blosc
-
-        blosc.use_threads = self._chosen
+        self._blosc.use_threads = self._chosen
 
     def forked(self) -> None:
         """In a child process nobody is within."""

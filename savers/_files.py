@@ -76,7 +76,7 @@ def write_parts(descriptor: int, parts: Sequence[Bytes]) -> None:
     for first in range(0, len(parts), MOST_PARTS):
         batch = parts[first : first + MOST_PARTS]
         done = os.writev(descriptor, batch)
-        if done < sum(len(part) for part in batch):
+        if done < sum(map(len, batch)):
             write_all(descriptor, memoryview(b"".join(batch))[done:])
 
 

@@ -393,8 +393,8 @@ class Ledger:
         except StreamLostError:
             self._lost = True
             raise
-        joined = memoryview(frame)[raw_offset(frame) : -1]
-        fold(self.state, record, joined, begin + raw_offset(frame))
+        raw_at = raw_offset(frame)
+        fold(self.state, record, memoryview(frame)[raw_at:-1], begin + raw_at)
         if stream.size > self._compact_at:
             self._compact_at += COMPACT_BYTES  # tried again later where there is no room now
             with contextlib.suppress(StorageError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from savers.errors import InvalidInputError
 
 __all__ = ["check_array_name"]
 
 
+@lru_cache  # asked anew with every save
 def check_array_name(name: object) -> str:
     """Return `name` as the path of an array within a store.
 

@@ -82,13 +82,13 @@ class Piece:
 
 def box(start: tuple[int, ...], shape: tuple[int, ...]) -> Region:
     """Return the contiguous region of `shape` at `start`."""
-    selectors = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
+    selectors = tuple([slice(a, a + n) for a, n in zip(start, shape, strict=True)])
     return Region(selectors, shape, user_shape=shape)
 
 
 def rows(first: int, shape: tuple[int, ...]) -> Region:
     """Return the region of ``shape[0]`` whole rows from row `first` on."""
-    return box((first, *(0 for _ in shape[1:])), shape)
+    return box((first, *[0] * (len(shape) - 1)), shape)
 
 
 def pieces(region: Region, chunks: tuple[int, ...], extent: tuple[int, ...]) -> Iterator[Piece]:
@@ -129,7 +129,7 @@ def _slice_parts(
 ) -> list[tuple[int, slice, slice, bool]]:
     """Chunk, place in it, place in the data, and whether that is all of the chunk, of an axis."""
     start, stop = selector.start, selector.stop  # type: ignore[union-attr]
-    parts = []
+    parts: list[tuple[int, slice, slice, bool]] = []
     for chunk in range(start // size, -(-stop // size) if stop > start else start // size):
         begin, end = chunk * size, (chunk + 1) * size
         low, high = max(start, begin), min(stop, end)

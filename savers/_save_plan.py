@@ -49,9 +49,13 @@ class SavePlan:
     @property
     def extra(self) -> dict[str, Any]:
         """Fields of the commit record beside the writes."""
-        labelled = {"extents": self.extents, "parts": self.parts}
-        given = {name: what for name, what in labelled.items() if what}
-        return {"new": self.new, "replace": self.replaced, **given}
+        given = {
+            "new": self.new,
+            "replace": self.replaced,
+            "extents": self.extents,
+            "parts": self.parts,
+        }
+        return {name: value for name, value in given.items() if value}
 
     def clear(self) -> None:
         """Forget what was committed."""

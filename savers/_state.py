@@ -169,7 +169,7 @@ class ArrayState:
         require_sane(max(stop, default=0), min(start, default=0))
         if self.layout.growing and stop[0] > len(self.status):
             self._grow(stop[0])
-        box: tuple[Any, ...] = (..., *itertools.starmap(slice, zip(start, stop, strict=True)))
+        box: tuple[Any, ...] = (..., *map(slice, start, stop))
         cells = self.status[box]
         if status in (ItemStatus.DONE, ItemStatus.OPEN):
             cells[...] = status

@@ -185,7 +185,7 @@ class LocalStore:
             self._unsynced.discard(folder)
 
     def _create(self, path: str, parts: Sequence[Bytes]) -> None:
-        folder = os.path.dirname(path)
+        folder = path.rpartition("/")[0]
         with storage_errors("write", path):
             descriptor = self._open_new(path, folder)
             try:
@@ -216,7 +216,7 @@ class LocalStore:
 
     def _make_folder(self, folder: str) -> None:
         """Make a folder, trying first what is most often so: the one above it is there."""
-        above = os.path.dirname(folder)
+        above = folder.rpartition("/")[0]
         try:
             os.mkdir(folder)
         except FileExistsError:

@@ -164,7 +164,7 @@ class ZarrFormat:
     def chunk_key(self, layout: ArrayLayout, chunk: tuple[int, ...]) -> str:
         separator = "." if layout.generation % 2 else "/"
         start = [] if _bare_keys(layout.meta["node"]) else ["c"]
-        parts = [*start, *(str(index) for index in chunk)]
+        parts = [*start, *map(str, chunk)]
         return f"{layout.name}/{separator.join(parts or ['0'])}"
 
     def read_chunk(self, store: Store, layout: ArrayLayout, chunk: tuple[int, ...]) -> bytes | None:
