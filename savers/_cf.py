@@ -8,12 +8,13 @@ coordinate are allowed.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["cf_findings"]
+__all__ = ["CFArray", "cf_findings"]
 
 _UNITS = {
     "latitude": ("degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN"),
@@ -23,42 +24,56 @@ _SHORT = {"lat": "latitude", "lon": "longitude", "latitude": "latitude", "longit
 _SINCE = re.compile(r"\w+ since \d+-\d+-\d+")
 
 
-def cf_findings(arrays: Mapping[str, Mapping[str, Any]], root: Mapping[str, Any]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class CFArray:
+    """What the conventions speak of in an array.
+
+    Parameters
+    ----------
+    dims : tuple of str
+    attributes : mapping
+    text : bool
+        True for text, which needs no units.
+    """
+
+    dims: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    text: bool = False
+
+
+def cf_findings(arrays: Mapping[str, CFArray], root: Mapping[str, Any]) -> list[str]:
     """Return in words what does not follow the conventions.
 
     Parameters
     ----------
-    arrays : mapping of name to mapping
-        ``dims`` and ``node`` (the Zarr document) of each array.
+    arrays : mapping of name to CFArray
     root : mapping
         Attributes of the root.
 
     Examples
     --------
-    >>> node = {"attributes": {}}
-    >>> cf_findings({"t2m": {"dims": ["lat"], "node": node}}, {"Conventions": "CF-1.11"})
+    >>> cf_findings({"t2m": CFArray(("lat",), {})}, {"Conventions": "CF-1.11"})
     ["'t2m' has no units", "'t2m' has neither standard_name nor long_name"]
     """
     findings = [] if "Conventions" in root else ["the root has no attribute Conventions"]
-    for name, meta in arrays.items():
-        findings += _of_array(name, list(meta["dims"]), meta["node"])
+    for name, array in arrays.items():
+        findings += _of_array(name, array)
     return findings
 
 
-def _of_array(name: str, dims: list[str], node: Mapping[str, Any]) -> Iterator[str]:
-    attributes = node["attributes"]
+def _of_array(name: str, array: CFArray) -> Iterator[str]:
+    attributes = array.attributes
     short = name.rpartition("/")[2]
     if not re.fullmatch(r"[A-Za-z]\w*", short, re.ASCII):
         yield f"{name!r} is not a name of letters, digits and underscores"
-    if dims == [short]:
+    if array.dims == (short,):
         yield from _of_coordinate(name, short, attributes)
         return
-    text = node.get("data_type", node.get("dtype")) in ("string", "|O")
-    if "units" not in attributes and not text:
+    if "units" not in attributes and not array.text:
         yield f"{name!r} has no units"
     if not {"standard_name", "long_name"} & attributes.keys():
         yield f"{name!r} has neither standard_name nor long_name"
-    if not dims and node.get("shape"):
+    if not array.dims:
         yield f"{name!r} has no named dimensions"
 
 

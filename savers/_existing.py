@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from savers._frames import read_frames
+from savers._hdf5 import HDF5Format, file_kind
 from savers._ledger import Home, replay
 from savers._location import ledger_folder, locate
 from savers._locks import is_dead, read_holder
+from savers._single_file import FileStore
 from savers._store import MappingStore
 from savers._zarr import ZarrFormat
-from savers.errors import NotFoundError
+from savers.errors import NotFoundError, SaverError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from savers._format import Format
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from savers._store import Store
 
 __all__ = ["Dataset", "Existing", "Replayed", "find"]
+
+#: Formats that keep everything in one file.
+SINGLE_FILES: Mapping[str, Callable[[], Format]] = {"hdf5": HDF5Format}
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,14 @@ class Dataset:
         data = self.home.load(streams[-1]) if streams else None
         return (streams[-1] if streams else "", len(data or b""))
 
+    def kinds(self) -> set[str]:
+        """Return the formats of its arrays; none where its ledger is unreadable."""
+        try:
+            arrays = replay(self.home, self.name)[0].arrays.values()
+        except SaverError:
+            return set()
+        return {array.layout.meta.get("format", "zarr") for array in arrays}
+
     def replay(self) -> Replayed:
         """Read the ledger.
 
@@ -139,25 +152,38 @@ def find(path: object, storage_options: Mapping[str, Any] | None = None) -> Exis
         Neither a store nor a ledger is there.
     """
     location = locate(path, storage_options)
-    fmt, exists = _format(location)
+    datasets = tuple(_datasets(location))
+    fmt, exists = _format(location, datasets)
     sequential = _sequential(location)
-    found = Existing(location, fmt, exists, tuple(_datasets(location)), sequential)
+    found = Existing(location, fmt, exists, datasets, sequential)
     if not (exists or found.datasets or sequential):
         there = location.path is not None and location.path.exists()
-        what = "neither a Zarr store nor a ledger" if there else "nothing"
+        what = "neither a store nor a ledger" if there else "nothing"
         message = f"expected a store at {location.name}, found {what}"
         raise NotFoundError(message)
     return found
 
 
-def _format(location: Location) -> tuple[Format, bool]:
+def _format(location: Location, datasets: Sequence[Dataset]) -> tuple[Format, bool]:
     """Return the format, and whether a store of it is there at all."""
+    if location.path is not None and not location.path.is_dir():
+        return _file_format(location, location.path, datasets)
     for number, keys in ((3, ("zarr.json",)), (2, (".zgroup", ".zarray"))):
-        if location.path is not None and not location.path.is_dir():
-            continue
         if any(location.store.get(key) is not None for key in keys):
             return ZarrFormat(3 if number == 3 else 2), True
     return ZarrFormat(3), False
+
+
+def _file_format(
+    location: Location, path: Path, datasets: Sequence[Dataset]
+) -> tuple[Format, bool]:
+    """Return the format that the ledgers speak of, else that of the file itself."""
+    files = FileStore(location, "")
+    noted = [files.noted().get("format"), *(kind for one in datasets for kind in one.kinds())]
+    kind = next((one for one in noted if one in SINGLE_FILES), "") or file_kind(path)
+    if not kind:
+        return ZarrFormat(3), False
+    return SINGLE_FILES[kind](), path.exists() or bool(files.birth())
 
 
 def _datasets(location: Location) -> list[Dataset]:

@@ -28,6 +28,8 @@ from savers._hdf5_publish import (
     ID,
     Assembly,
     Linker,
+    chunk_index,
+    chunk_key,
     chunk_prefix,
     is_dataset,
     opened,
@@ -39,6 +41,7 @@ from savers.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import h5py
 
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
     from savers._state import State
     from savers._store import Store
 
-__all__ = ["HDF5Format", "HDF5Saver"]
+__all__ = ["HDF5Format", "HDF5Saver", "file_kind"]
 
 Index = tuple[int, ...]
 
@@ -82,7 +85,8 @@ class HDF5Format:
             fill = np.asarray(fill or "NaT", new.dtype)
         missing_times = new.dtype.kind in "Mm" and new.dims != (new.name,)
         meta = {
-            "dims": list(new.dims), "along": new.along, "attributes": attributes,
+            "format": self.name, "dims": list(new.dims), "along": new.along,
+            "attributes": attributes,
             "filters": planned_filters(new), "fill": pack_fill(fill, new.dtype),
             "asked_fill": new.fill_value is not None or missing_times,
         }  # fmt: skip
@@ -106,7 +110,7 @@ class HDF5Format:
             if not is_dataset(node):
                 message = f"expected an array at {name!r}, found a group"
                 raise FormatError(message)
-            return _adopted(node, name), tuple(node.shape)
+            return _adopted(node, name, self.name), tuple(node.shape)
 
     def facts(self, layout: ArrayLayout) -> Facts:
         meta = layout.meta
@@ -126,7 +130,7 @@ class HDF5Format:
     # -- chunks ------------------------------------------------------------------------------------
 
     def chunk_key(self, layout: ArrayLayout, chunk: Index) -> str:
-        return f"{chunk_prefix(layout)}/{'.'.join(map(str, chunk))}"
+        return chunk_key(layout, chunk)
 
     def read_chunk(self, store: Store, layout: ArrayLayout, chunk: Index) -> bytes | None:
         waiting = store.get(self.chunk_key(layout, chunk))
@@ -139,7 +143,7 @@ class HDF5Format:
             return read_object(file[layout.name], layout, chunk)
 
     def chunks_in(self, store: Store, layout: ArrayLayout) -> Iterator[tuple[Index, str]]:
-        found = {_index(key) for key in store.list(f"{chunk_prefix(layout)}/")}
+        found = {chunk_index(key) for key in store.list(f"{chunk_prefix(layout)}/")}
         path = as_file_store(store).path
         if path.exists():
             with opened(path) as file:
@@ -181,7 +185,7 @@ class HDF5Format:
     def create_root(self, store: Store, store_id: str, attrs: Mapping[str, Any]) -> None:
         for name, value in attrs.items():
             self.linker.value(name, value)  # refused now or never
-        as_file_store(store).note_birth(store_id)
+        as_file_store(store).note_birth(store_id, self.name)
 
     def published(self, store: Store, layout: ArrayLayout) -> Index | None:
         path = as_file_store(store).path
@@ -201,6 +205,16 @@ class HDF5Format:
         Assembly(as_file_store(store), state, shapes, attrs, gone, self.linker).publish()
 
 
+def file_kind(path: Path) -> str:
+    """Return the name of the format of a file, "" where it is no HDF5 file."""
+    import h5py
+
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return ""
+    with opened(path) as file:
+        return "netcdf" if "_NCProperties" in file.attrs else "hdf5"
+
+
 def as_file_store(store: Store) -> FileStore:
     """Return the store as what it is for every single-file format."""
     if not isinstance(store, FileStore):
@@ -209,7 +223,7 @@ def as_file_store(store: Store) -> FileStore:
     return store
 
 
-def _adopted(dataset: h5py.Dataset, name: str) -> ArrayLayout:
+def _adopted(dataset: h5py.Dataset, name: str, kind: str) -> ArrayLayout:
     """Return the layout of a dataset that another program made."""
     dtype = values_dtype_of(dataset)
     if dataset.chunks is None:
@@ -221,9 +235,9 @@ def _adopted(dataset: h5py.Dataset, name: str) -> ArrayLayout:
     shape, text = tuple(dataset.shape), dtype.kind == "T"
     growing = bool(shape) and dataset.maxshape[0] is None
     meta = {
-        "dims": _dims(dataset), "along": "", "attributes": plain_attributes_of(dataset),
-        "filters": filters_of(dataset), "asked_fill": True,
-        "fill": "" if text else pack_fill(dataset.fillvalue, dtype),
+        "format": kind, "dims": _dims(dataset), "along": "",
+        "attributes": plain_attributes_of(dataset), "filters": filters_of(dataset),
+        "fill": "" if text else pack_fill(dataset.fillvalue, dtype), "asked_fill": True,
     }  # fmt: skip
     return ArrayLayout(
         name, "T" if text else dtype.str, (0, *shape[1:]) if growing else shape, dataset.chunks,
@@ -247,11 +261,6 @@ def _stored_chunks(dataset: h5py.Dataset, layout: ArrayLayout) -> Iterator[Index
     found: list[Index] = []
     dataset.id.chunk_iter(lambda info: found.append(info.chunk_offset))
     return (tuple(a // n for a, n in zip(at, layout.chunks, strict=True)) for at in found)
-
-
-def _index(key: str) -> Index:
-    last = key.rpartition("/")[2]
-    return tuple(int(part) for part in last.split(".")) if last else ()
 
 
 # -- the saver -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crc32c import crc32c
 
 from savers._files import storage_errors
-from savers._hdf5_chunks import create_like, write_object
+from savers._hdf5_chunks import create_like, read_object, write_object
 from savers._hdf5_layout import (
     GENERATION,
     attribute_value,
@@ -114,10 +114,32 @@ class Assembly:
     def publish(self) -> None:
         """Replace the file where it does not show everything yet."""
         self.store.remove_leftovers()
+        self._rescue()
         waiting = {name: self._waiting(name) for name in self.shapes}
         if any(waiting.values()) or not self._is_current():
             self._replace(waiting)
         self.store.keep(self._still_needed())
+
+    def _rescue(self) -> None:
+        """Keep the chunks of datasets that get shorter: libhdf5 clears what lies beyond."""
+        if not self.store.path.exists():
+            return
+        with opened(self.store.path) as file:
+            for name, shape in self.shapes.items():
+                array = self.state.arrays[name]
+                there = shown_shape(file, array.layout)
+                if there is not None and shape and there[0] > shape[0]:
+                    self._keep_beyond(file[name], array, shape)
+
+    def _keep_beyond(self, dataset: h5py.Dataset, array: ArrayState, shape: Index) -> None:
+        layout = array.layout
+        for index in array.chunks:
+            key = chunk_key(layout, index)
+            if ends_inside(layout, index, shape) or self.store.get(key) is not None:
+                continue
+            data = read_object(dataset, layout, index)
+            if data is not None:
+                self.store.put(key, data)
 
     # -- what is to be done ------------------------------------------------------------------------
 
@@ -125,7 +147,7 @@ class Assembly:
         """Return index and key of the chunks in the segment that the file is to show."""
         layout, shape = self.state.arrays[name].layout, self.shapes[name]
         start = f"{chunk_prefix(layout)}/"
-        found = {_index(key): key for key in self.store.list(start)}
+        found = {chunk_index(key): key for key in self.store.list(start)}
         known = self.state.arrays[name].chunks
         return {
             i: key for i, key in found.items() if i in known and begins_inside(layout, i, shape)
@@ -294,8 +316,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
         if not h5py.is_hdf5(path):
             message = f"expected an HDF5 file at {path}, found something else"
             raise FormatError(message)
-        with h5py.File(path, "r") as file:
-            yield file
+        try:
+            with h5py.File(path, "r") as file:
+                yield file
+        except (KeyError, RuntimeError) as error:  # h5py's for objects that can't be read
+            message = f"{path} is damaged: {error}"
+            raise FormatError(message) from error
 
 
 def is_dataset(node: object) -> bool:
@@ -358,7 +384,13 @@ def chunk_prefix(layout: ArrayLayout) -> str:
     return f"{layout.name}@{layout.generation}"
 
 
-def _index(key: str) -> Index:
+def chunk_key(layout: ArrayLayout, index: Index) -> str:
+    """Return the key of a chunk."""
+    return f"{chunk_prefix(layout)}/{'.'.join(map(str, index))}"
+
+
+def chunk_index(key: str) -> Index:
+    """Return the index of the chunk with a key."""
     last = key.rpartition("/")[2]
     return tuple(int(part) for part in last.split(".")) if last else ()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from savers._cf import cf_findings
+from savers._cf import CFArray, cf_findings
 from savers._existing import find
 from savers._frames import read_frames
 from savers._jobs import ItemStatus
@@ -118,22 +118,26 @@ def inspect(path: object, storage_options: Mapping[str, Any] | None = None) -> V
         Nothing that a saver wrote or could write to.
     """
     existing = find(path, storage_options)
-    number = getattr(existing.format, "zarr_format", 3)
-    name = f"zarr v{number}" if existing.exists else "none"
+    number = getattr(existing.format, "zarr_format", None)
+    kind = f"zarr v{number}" if number else existing.format.name
+    name = kind if existing.exists else "none"
     view = View(existing.location.name, name, *_size(existing))
     states: dict[str, ArrayState] = {}
     for dataset in existing.datasets:
         view.datasets.append(_dataset(dataset, states))
     if existing.sequential is not None:
         view.datasets.append(_sequential(existing.sequential))
-    nodes = {}
+    judged: dict[str, CFArray] = {}
     for array in _arrays(existing, states):
         view.arrays.append(_array(existing, array, ledger=array.layout.name in states))
-        nodes[array.layout.name] = array.layout.meta
+        layout = array.layout
+        attributes = existing.format.facts(layout).attributes
+        dims = tuple(name or "" for name in layout.meta["dims"])
+        judged[layout.name] = CFArray(dims, attributes, layout.dtype == "T")
     if existing.location.path is None:
         view.nbytes = sum(array.nbytes for array in view.arrays)
     if existing.exists:
-        view.cf = cf_findings(nodes, existing.format.root_attributes(existing.store()))
+        view.cf = cf_findings(judged, existing.format.root_attributes(existing.store()))
     return view
 
 
@@ -141,6 +145,8 @@ def _size(existing: Existing) -> tuple[int, int]:
     """Return files and bytes of a local store; of others the bytes are those of known chunks."""
     if existing.location.path is None:
         return sum(1 for _ in existing.location.store.list("")), 0
+    if existing.location.path.is_file():
+        return 1, existing.location.path.stat().st_size
     sizes = [
         os.path.getsize(os.path.join(folder, name))
         for folder, _, names in os.walk(existing.location.path)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from savers._files import make_side_folder, storage_errors, sync_folder
@@ -22,7 +22,7 @@ from savers._store import LocalStore
 from savers.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from savers._location import Location
@@ -121,21 +121,27 @@ class FileStore:
 
         A file that was there when the id was noted must be there still.
         """
+        noted = self.noted()
+        void = noted.get("file", False) and not self.path.exists()
+        return "" if void else str(noted.get("store", ""))
+
+    def noted(self) -> Mapping[str, Any]:
+        """Return what was noted of a store whose file is not there yet; nothing afterwards."""
         with storage_errors("read", self._birth):
             try:
-                noted = json.loads(self._birth.read_bytes())
+                return dict(json.loads(self._birth.read_bytes()))
             except FileNotFoundError:
-                return ""
-            except ValueError as error:
+                return {}
+            except (TypeError, ValueError) as error:
                 message = f"{self._birth} is not a JSON document: {error}"
                 raise FormatError(message) from error
-        return str(noted["store"]) if self.path.exists() or not noted["file"] else ""
 
-    def note_birth(self, store_id: str) -> None:
-        """Note the id of the store, until there is a file that has it."""
+    def note_birth(self, store_id: str, kind: str) -> None:
+        """Note id and format of the store, until there is a file that has them."""
         make_side_folder(self.folder)
         aside = self._birth.with_name(f"birth-{uuid.uuid4().hex}.new")
-        data = json.dumps({"store": store_id, "file": self.path.exists()}).encode()
+        noted = {"store": store_id, "format": kind, "file": self.path.exists()}
+        data = json.dumps(noted).encode()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with storage_errors("write", self._birth):
             try:

@@ -16,6 +16,8 @@ from savers._documents import compare_documents
 from savers._existing import find
 from savers._files import storage_errors
 from savers._frames import read_frames
+from savers._hdf5 import HDF5Format
+from savers._hdf5_compare import compare_file
 from savers._publishing import shapes
 from savers._store import StagingStore
 from savers.errors import FormatError, SaverError
@@ -218,7 +220,8 @@ def _check_documents(existing: Existing, known: list[Read], report: Report) -> N
         return
     states = [one.replayed.state for one in known]
     unpublished = [one.replayed.state for one in known if one.held or one.crashed]
-    for key, array, problem in compare_documents(existing, states, unpublished, report.counts):
+    compare = compare_file if isinstance(existing.format, HDF5Format) else compare_documents
+    for key, array, problem in compare(existing, states, unpublished, report.counts):
         report.add(array, key, problem)
 
 

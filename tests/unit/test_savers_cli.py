@@ -210,7 +210,7 @@ def test_it_runs_as_a_module(forecast):
 @pytest.mark.parametrize("command", ["inspect", "verify", "recover"])
 def test_without_a_store_the_status_is_2(tmp_path, command, capsys):
     (tmp_path / "folder").mkdir()
-    for name, found in (("nothing", "found nothing"), ("folder", "neither a Zarr store")):
+    for name, found in (("nothing", "found nothing"), ("folder", "neither a store nor")):
         assert main([command, str(tmp_path / name)]) == 2
         error = capsys.readouterr().err
         assert found in error

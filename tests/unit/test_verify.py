@@ -309,7 +309,7 @@ def test_without_a_store_or_a_ledger_there_is_nothing_to_verify(tmp_path):
     with pytest.raises(NotFoundError, match="found nothing"):
         verify(tmp_path / "nowhere.zarr")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(NotFoundError, match="neither a Zarr store nor a ledger"):
+    with pytest.raises(NotFoundError, match="neither a store nor a ledger"):
         verify(tmp_path / "folder")
     zarr.open_group(tmp_path / "foreign.zarr", mode="w")
     with pytest.raises(FormatError, match="has no ledger"):
