@@ -34,6 +34,8 @@ __all__ = ["FORMAT", "FileStream", "Ledger", "ObjectStream", "replay"]
 FORMAT = 1
 #: A stream is compacted once it has grown by this many bytes beyond four times its snapshot.
 COMPACT_BYTES = 16 << 20
+#: The same when it is closed: what is left lying is small, or mostly true.
+TIDY_BYTES = 1 << 20
 
 
 def stream_prefix(dataset: str) -> str:
@@ -319,6 +321,7 @@ class Ledger:
         self.state, self._old = replay(home, dataset)
         self._read_old = home.load(self._old) if self._old else None
         self._stream: FileStream | ObjectStream | None = None
+        self._snapshot = 0  # bytes of the stream when it began
         self._compact_at = 0
         self._lost = False
 
@@ -371,6 +374,7 @@ class Ledger:
         ):
             for key, array in mine.items():
                 array.loose = theirs[key].loose
+        self._snapshot = stream.size
         self._compact_at = 4 * stream.size + COMPACT_BYTES
         for old in self.home.streams(self.dataset):
             if old != name:
@@ -411,6 +415,16 @@ class Ledger:
         if self._stream is None and self._read_old is not None:
             return bytes(self._read_old[piece.at : piece.at + piece.size])
         return self._open_stream().read(piece.at, piece.size)
+
+    def tidy(self) -> None:
+        """Before closing: leave a stream behind that is not much larger than what it says.
+
+        In a bucket, where each old record costs a request, that is left to the next opening.
+        """
+        stream = self._stream
+        if isinstance(stream, FileStream) and stream.size > 4 * self._snapshot + TIDY_BYTES:
+            with contextlib.suppress(StorageError):  # no room: the longer stream is as true
+                self._compact()
 
     def close(self) -> None:
         """Close the stream. Idempotent."""

@@ -213,6 +213,8 @@ class Session:
             timer = self._timer
             try:
                 self.publish()
+                if self._ledger is not None:
+                    self._ledger.tidy()
             finally:
                 self._let_go()
         if timer is not None and timer is not threading.current_thread():

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -296,6 +297,19 @@ def test_a_long_ledger_stays_as_small_as_its_state(tmp_path, monkeypatch):
     assert size < 40_000
     state, _ = replay(Home(tmp_path / "a.ledger", None), "dataset")
     assert state.arrays["dataset"].rows == 100
+
+
+def test_a_closed_ledger_keeps_no_values_that_are_in_the_store(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(100, 1024))
+    with ZarrSaver(tmp_path / "a", codecs=None, chunks=1000) as saver:
+        for _ in range(5):
+            saver.save(rows)
+        assert len(stream_of(tmp_path / "a")) > 3 << 20
+    assert len(stream_of(tmp_path / "a")) < 10_000
+    with ZarrSaver(tmp_path / "a") as saver:
+        saver.save(rows)
+    found = zarr.open_array(tmp_path / "a", path="dataset")
+    np.testing.assert_array_equal(found, np.tile(rows, (6, 1)))
 
 
 def test_a_ledger_in_a_mapping_reads_back(tmp_path):
