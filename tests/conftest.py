@@ -11,6 +11,7 @@ import gc
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
+import sys
 import threading
 import time
 import uuid
@@ -42,8 +43,17 @@ SESSION = f"TASKSAVERS_TEST_SESSION={uuid.uuid4().hex}"
 
 
 def threads() -> dict[object, str]:
-    alive = [t for t in threading.enumerate() if not t.name.startswith(LASTING_THREADS)]
+    """Return threads, but for those of pools that a library keeps for the whole process."""
+    lasting = _pool_of_dask()
+    found = [t for t in threading.enumerate() if t not in lasting]
+    alive = [t for t in found if not t.name.startswith(LASTING_THREADS)]
     return {t.ident: f"thread {t.name!r} (daemon={t.daemon})" for t in alive}
+
+
+def _pool_of_dask() -> set[threading.Thread]:
+    """Return the threads of its default pool, which have no name of their own."""
+    pool = getattr(sys.modules.get("dask.threaded"), "default_pool", None)
+    return getattr(pool, "_threads", set())
 
 
 def processes() -> dict[object, str]:
