@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from savers._reading import open_dataset, open_dataset_async
     from savers._verify import Finding, verify
     from savers._zarr import ZarrSaver
+    from savers._zarrs import ZarrsSettings
 
 __all__ = [
     "AlreadyExistsError",
@@ -53,6 +54,7 @@ __all__ = [
     "StorageError",
     "StoreInUseError",
     "ZarrSaver",
+    "ZarrsSettings",
     "open_dataset",
     "open_dataset_async",
     "verify",
@@ -64,6 +66,7 @@ _LATER = {
     "Finding": "savers._verify",
     "HDF5Saver": "savers._hdf5",
     "ZarrSaver": "savers._zarr",
+    "ZarrsSettings": "savers._zarrs",
     "open_dataset": "savers._reading",
     "open_dataset_async": "savers._reading",
     "verify": "savers._verify",

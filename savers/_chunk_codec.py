@@ -12,12 +12,13 @@ from savers import _blosc_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
     from savers._compressors import Transform
 
-__all__ = ["Bytes", "ChunkCodec", "DirectChunks"]
+__all__ = ["Bytes", "ChunkCodec", "DirectChunks", "FileCodec"]
 
 Bytes = bytes | memoryview
 
@@ -51,6 +52,30 @@ class ChunkCodec(ABC):
     def encode(self, block: NDArray[Any]) -> bytes:
         """Return the stored object in one piece, which nobody else holds."""
         return b"".join(self.parts(block))
+
+
+class FileCodec(ChunkCodec):
+    """A codec that writes each object to a file by itself."""
+
+    @abstractmethod
+    def work_in(self, folder: str) -> None:
+        """Take a folder for its files; it is made when the first of them is."""
+
+    @abstractmethod
+    def encoded(self, block: NDArray[Any], *, whole: bool) -> AbstractContextManager[str]:
+        """Encode a block; give the path of its object, which may be moved away.
+
+        There is none where the block holds nothing but the fill value, unless `whole` is asked for.
+
+        Raises
+        ------
+        StorageError
+            The file could not be written.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Remove the folder."""
 
 
 class DirectChunks(ChunkCodec):

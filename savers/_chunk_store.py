@@ -10,16 +10,18 @@ import contextlib
 import json
 import math
 import uuid
-from operator import lt, mul
+from functools import partial
+from operator import itemgetter, lt, mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 from crc32c import crc32c
 
+from savers._chunk_codec import FileCodec
 from savers._engine import Engine, Parcel
 from savers._state import ArrayState
-from savers._store import StagingStore
+from savers._store import LocalStore, StagingStore
 from savers.errors import FormatError, StorageError
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class Put(NamedTuple):
     ----------
     id : array, generation and index of the chunk
     size, crc : int
-        Bytes and CRC-32C of the stored object.
+        Bytes and CRC-32C of the stored object; 0 says that there is none, only the fill value.
     token : str
         Where it waits to be renamed to `key`, "" where it lies there already.
     key : str
@@ -84,8 +86,17 @@ class ChunkStore:
         """Return the codec of an array."""
         key = (layout.name, layout.generation)
         if key not in self._codecs:
-            self._codecs[key] = self.format.codec(layout)
+            self._codecs[key] = self._make_codec(layout)
         return self._codecs[key]
+
+    def _make_codec(self, layout: ArrayLayout) -> ChunkCodec:
+        codec = self.format.codec(layout)
+        if isinstance(codec, FileCodec) and isinstance(self.store, LocalStore):
+            codec.work_in(self.store.folder_aside(self._new_token()))
+        return codec
+
+    def _new_token(self) -> str:
+        return f"{self.mark}{uuid.uuid4().hex}"
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -118,8 +129,11 @@ class ChunkStore:
 
     def _parcel(
         self, state: State, array: ArrayState, index: Index, block: NDArray[Any]
-    ) -> Parcel[list[Bytes], Put]:
+    ) -> Parcel[Any, Put]:
         codec, stored = self.codec(array.layout), to_stored(block)
+        if isinstance(codec, FileCodec) and isinstance(self.store, LocalStore):
+            put_file = partial(self._put_file, state, array, index, codec, self.store, stored)
+            return Parcel([put_file], itemgetter(0), stored.nbytes)
 
         def put(shares: list[list[Bytes]]) -> Put:
             return self._put(state, array, index, codec.joined(stored, shares))
@@ -127,18 +141,33 @@ class ChunkStore:
         return Parcel(codec.shares(stored), put, stored.nbytes)
 
     def _put(self, state: State, array: ArrayState, index: Index, parts: Sequence[Bytes]) -> Put:
-        layout = array.layout
         size, crc = 0, 0
         for part in parts:
             size, crc = size + len(part), crc32c(part, crc)
-        key, token = self.format.chunk_key(layout, index), ""
-        committed = index in array.chunks or visible(array, index, state)
-        if self._staging is not None and committed:
-            token = f"{self.mark}{uuid.uuid4().hex}"
+        key, token = self._destination(state, array, index)
+        if self._staging is not None and token:
             self._staging.stage(token, *parts)
         else:
             self.store.write(key, *parts)
-        return Put((layout.name, layout.generation, index), size, crc, token, key)
+        return Put((array.layout.name, array.layout.generation, index), size, crc, token, key)
+
+    def _put_file(
+        self, state: State, array: ArrayState, index: Index,
+        codec: FileCodec, store: LocalStore, block: NDArray[Any],
+    ) -> Put:  # fmt: skip
+        key, token = self._destination(state, array, index)
+        with codec.encoded(block, whole=bool(token)) as path:
+            data = store.take(path, key, token)
+        size, crc = (0, 0) if data is None else (len(data), crc32c(data))
+        return Put((array.layout.name, array.layout.generation, index), size, crc, token, key)
+
+    def _destination(self, state: State, array: ArrayState, index: Index) -> tuple[str, str]:
+        """Return the key of a chunk, and a token where it must wait aside for its record."""
+        key = self.format.chunk_key(array.layout, index)
+        waits = self._staging is not None and (
+            index in array.chunks or visible(array, index, state)
+        )
+        return key, self._new_token() if waits else ""
 
     def drop(self, puts: Sequence[Put]) -> None:
         """Remove what waits aside for a record that will not come."""
@@ -225,6 +254,9 @@ class ChunkStore:
     def close(self) -> None:
         """End the threads. Idempotent."""
         self._engine.close()
+        for codec in self._codecs.values():
+            if isinstance(codec, FileCodec):
+                codec.close()
         self._codecs.clear()
         self._unrenamed.clear()
         self.store.close()

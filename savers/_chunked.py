@@ -162,8 +162,8 @@ class ChunkedSaver(Saver):
             return session
         leave(session)
         message = (
-            f"{self!r} is open in this process with another zarr_format or a weaker durability; "
-            "close that saver first, or give both the same settings"
+            f"{self!r} is open in this process with another zarr_format, another pipeline or a "
+            "weaker durability; close that saver first, or give both the same settings"
         )
         raise InvalidInputError(message)
 

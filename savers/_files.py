@@ -20,6 +20,7 @@ __all__ = [
     "make_side_folder",
     "refuse_link",
     "storage_errors",
+    "sync_file",
     "sync_folder",
     "write_all",
     "write_parts",
@@ -110,6 +111,15 @@ def refuse_link(path: Path) -> None:
     if path.is_symlink():
         message = f"expected a file of ours, not a link; move it away: {path}"
         raise StorageError(errno.ELOOP, message)
+
+
+def sync_file(path: Path | str) -> None:
+    """Make what another program part wrote to a file survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path | str) -> None:

@@ -156,6 +156,7 @@ class SavePlan:
         known = (layout.name, layout.generation)
         if self.planner.options or known not in self.saver.agreed:
             self.planner.check_existing(layout)
+            self.session.format.codec(layout)  # refuses what it can't encode
         if not self.planner.options:
             self.saver.agreed.add(known)
 
@@ -186,6 +187,7 @@ class SavePlan:
     def create(self, layout: ArrayLayout, *, pending: bool = False) -> ArrayState:
         """Plan a new array, with the coordinates of its dimensions."""
         self.refuse_taken(layout.name)
+        self.session.format.codec(layout)  # refuses what it can't encode
         self.new.append({"layout": layout.to_json(), "pending": pending})
         self.coordinates(layout)
         return fresh_array(layout)

@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-from savers._files import make_side_folder, storage_errors, sync_folder, write_parts
+from savers._files import make_side_folder, storage_errors, sync_file, sync_folder, write_parts
 from savers._secrets import masked, shows
 from savers.errors import StorageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["LocalStore", "MappingStore", "ObstoreMapping", "StagingStore", "Store", "ZarrMemory"]
 
@@ -119,11 +118,38 @@ class LocalStore:
 
     def stage(self, token: str, *parts: Bytes) -> str:
         """Write an object aside; `publish` moves it to its key in one step."""
+        self._make_scratch()
+        self._create(f"{self._scratch}/{token}", parts)
+        return token
+
+    def _make_scratch(self) -> None:
         if self._scratch not in self._known:
             make_side_folder(self.scratch.parent)
             make_side_folder(self.scratch)
-        self._create(f"{self._scratch}/{token}", parts)
-        return token
+
+    def folder_aside(self, token: str) -> str:
+        """Return the path of a folder in which `take` finds files; it is yet to be made."""
+        self._make_scratch()
+        return f"{self._scratch}/{token}"
+
+    def take(self, path: str, key: str, token: str = "") -> bytes | None:
+        """Move a file to its key, or aside under a token; return its bytes.
+
+        None says that there is no such file; an older object at the key is then removed.
+        """
+        target = f"{self._scratch}/{token}" if token else f"{self._root}/{key}"
+        with storage_errors("replace", target):
+            try:
+                data = Path(path).read_bytes()
+            except FileNotFoundError:
+                self.delete(key)
+                return None
+            if self.synced:
+                sync_file(path)
+            self._ensure_folder(os.path.dirname(target))
+            os.replace(path, target)
+        self._note(os.path.dirname(target))
+        return data
 
     def publish(self, token: str, key: str) -> None:
         """Rename a staged object to its key."""
@@ -152,7 +178,10 @@ class LocalStore:
     def drop_staged(self, token: str) -> None:
         path = self.scratch / token
         with storage_errors("delete", path):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         path = self.root / key

@@ -258,6 +258,8 @@ class Chunks:
         except SaverError as error:
             return str(error)
         self.report.counts["chunks"] += 1
+        if data is None and not stored.size:
+            return ""  # nothing but the fill value, without an object
         if data is None:
             return f"missing: expected {stored.size} bytes of checksum {stored.crc:08x}"
         self.report.counts["bytes"] += len(data)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import field_validator
 
 from savers._chunked import ChunkedSaver
 from savers._codec_settings import preset
@@ -26,6 +27,7 @@ from savers._format import Facts
 from savers._jobs import ItemStatus
 from savers._location import require_folder
 from savers._state import ArrayLayout
+from savers._zarrs import ZarrsChunks, ZarrsSettings, require_zarrs
 from savers.errors import FormatError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class ZarrFormat:
     """Zarr, version 3 or 2."""
 
     zarr_format: Literal[2, 3] = 3
+    pipeline: ZarrsSettings | None = None
     name: str = "zarr"
     keywords: ClassVar[tuple[str, ...]] = (
         "compressor", "compressors", "compression", "codecs", "filters", "serializer",
@@ -140,7 +143,10 @@ class ZarrFormat:
             raise InvalidInputError(message)
 
     def codec(self, layout: ArrayLayout) -> ChunkCodec:
-        return chunk_codec(layout.meta["node"], layout.chunks)
+        node = layout.meta["node"]
+        if self.pipeline is not None and _in_zarrs(_node_dtype(node)):
+            return ZarrsChunks(node, layout.chunks, self.pipeline, layout.name)
+        return chunk_codec(node, layout.chunks)
 
     def fill_value(self, layout: ArrayLayout) -> Any:
         fill = layout.meta["node"]["fill_value"]
@@ -452,6 +458,11 @@ def _node_dtype(node: Document) -> np.dtype[Any]:
     return found
 
 
+def _in_zarrs(dtype: np.dtype[Any]) -> bool:
+    """Whether zarrs takes values of a dtype; text and swapped bytes stay with the usual way."""
+    return dtype.kind in "biufc" and dtype.isnative
+
+
 def _not_extended(kind: object) -> FormatError:
     return FormatError(
         f"an array of data type {kind!r} can't be extended or changed here (text of variable "
@@ -585,6 +596,12 @@ class ZarrSettings(SaverSettings):
     """Keywords of `ZarrSaver`."""
 
     zarr_format: Literal[2, 3] = 3
+    pipeline: ZarrsSettings | None = None
+
+    @field_validator("pipeline", mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        return ZarrsSettings() if value == "zarrs" else value
 
 
 class ZarrSaver(ChunkedSaver):
@@ -596,6 +613,9 @@ class ZarrSaver(ChunkedSaver):
     ----------
     zarr_format : {3, 2}
         Version of the Zarr format of a new store.
+    pipeline : "zarrs" or ZarrsSettings, optional
+        Numbers are encoded by zarrs (extra ``fast``), into local stores only; see docs/codecs.md
+        before you take it for faster.
 
     Examples
     --------
@@ -611,5 +631,22 @@ class ZarrSaver(ChunkedSaver):
     settings_type = ZarrSettings
     settings: ZarrSettings
 
+    def __init__(
+        self,
+        file_path: object,
+        dataset_name: str = "dataset",
+        approach: str = "append",
+        **settings: Any,
+    ) -> None:
+        super().__init__(file_path, dataset_name, approach, **settings)
+        if self.settings.pipeline is not None:
+            require_zarrs()
+            self._require_folder()
+
+    def _require_folder(self) -> None:
+        if self._location.path is None:
+            message = f"pipeline='zarrs' writes to local stores only, got {self.where}"
+            raise InvalidInputError(message)
+
     def make_format(self) -> Format:
-        return ZarrFormat(self.settings.zarr_format)
+        return ZarrFormat(self.settings.zarr_format, self.settings.pipeline)
