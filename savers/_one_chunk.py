@@ -35,19 +35,15 @@ class ChunkArray:
     shape : tuple of int
         The keys of its chunks are ``c/0/0``, or ``0/0`` in version 2.
     store : zarr.abc.store.Store
-    write_empty : bool
-        False leaves chunks out that hold nothing but the fill value.
     """
 
-    def __init__(
-        self, metadata: Mapping[str, Any], shape: tuple[int, ...], store: Any, *, write_empty: bool
-    ) -> None:
+    def __init__(self, metadata: Mapping[str, Any], shape: tuple[int, ...], store: Any) -> None:
         import zarr
 
         made = zarr.AsyncArray(
             _renamed(metadata, shape),
             zarr.storage.StorePath(store),
-            {"write_empty_chunks": write_empty},
+            {"write_empty_chunks": True},
         )
         self._asynchronous: Any = made
         self._array: Any = zarr.Array(made)
@@ -126,5 +122,5 @@ class ZarrChunks(ChunkCodec):
             memory: dict[str, Any] = {}
             store = MemoryStore(memory)
             self._local.memory = memory
-            self._local.array = ChunkArray(self.metadata, self.chunks, store, write_empty=True)
+            self._local.array = ChunkArray(self.metadata, self.chunks, store)
         return self._local.array, self._local.memory

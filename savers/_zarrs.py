@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from savers._chunk_codec import FileCodec
+from savers._codecs import chunk_codec
 from savers._files import make_side_folder, storage_errors
 from savers._one_chunk import ChunkArray
 from savers.errors import FormatError, InvalidInputError
@@ -131,14 +132,15 @@ class ZarrsChunks(FileCodec):
         self.metadata = metadata
         self.chunks = chunks
         self.settings = settings
-        self._arrays: dict[bool, ChunkArray] = {}
+        self._own = chunk_codec(metadata, chunks)
+        self._scratch: ChunkArray | None = None
         self._opening = threading.Lock()
         self._free: SimpleQueue[int] = SimpleQueue()
         for slot in range(SLOTS):
             self._free.put(slot)
         self._folder = ""
         try:
-            self._open("nowhere", write_empty=True)  # touches no file
+            self._open("nowhere")  # touches no file
         except Exception as error:
             if type(error).__name__ != "UnsupportedMetadataError":
                 raise
@@ -149,13 +151,13 @@ class ZarrsChunks(FileCodec):
             )
             raise InvalidInputError(message) from error
 
-    def _open(self, folder: str, *, write_empty: bool) -> ChunkArray:
+    def _open(self, folder: str) -> ChunkArray:
         from zarr.storage import LocalStore
 
         first = tuple(n * SLOTS for n in self.chunks[:1])
         shape = (*first, *self.chunks[1:])
         with _WINDOW.configured(self.settings):
-            return ChunkArray(self.metadata, shape, LocalStore(folder), write_empty=write_empty)
+            return ChunkArray(self.metadata, shape, LocalStore(folder))
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -163,18 +165,20 @@ class ZarrsChunks(FileCodec):
         self._folder = folder
 
     def close(self) -> None:
-        if self._arrays:
-            self._arrays.clear()
+        if self._scratch is not None:
+            self._scratch = None
             shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def encoded(self, block: NDArray[Any], *, whole: bool) -> Iterator[str]:
-        array = self._array(write_empty=whole or self.settings.write_empty_chunks)
+        array = self._array()
         with self._slot() as (region, path), storage_errors("write", path):
             try:
                 array.write(region, block)
             except RuntimeError as error:
                 raise _as_os_error(error) from error
+            if (whole or self.settings.write_empty_chunks) and not os.path.exists(path):
+                _write(path, self._own.encode(block))  # zarrs 0.2 leaves it out in any case
             yield path
             with contextlib.suppress(FileNotFoundError):  # moved
                 os.unlink(path)
@@ -184,11 +188,9 @@ class ZarrsChunks(FileCodec):
             return [file.read()]
 
     def decode(self, data: Bytes) -> NDArray[Any]:
-        array = self._array(write_empty=True)
+        array = self._array()
         with self._slot() as (region, path), storage_errors("write", path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(data)
+            _write(path, data)
             try:
                 return array.read(region)
             except RuntimeError as error:
@@ -197,13 +199,12 @@ class ZarrsChunks(FileCodec):
             finally:
                 os.unlink(path)
 
-    def _array(self, *, write_empty: bool) -> ChunkArray:
+    def _array(self) -> ChunkArray:
         with self._opening:
-            if not self._arrays:
+            if self._scratch is None:
                 make_side_folder(Path(self._folder))
-            if write_empty not in self._arrays:
-                self._arrays[write_empty] = self._open(self._folder, write_empty=write_empty)
-            return self._arrays[write_empty]
+                self._scratch = self._open(self._folder)
+            return self._scratch
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[tuple[tuple[slice, ...], str]]:
@@ -218,6 +219,12 @@ class ZarrsChunks(FileCodec):
             yield region, f"{self._folder}/{key}"
         finally:
             self._free.put(slot)
+
+
+def _write(path: str, data: bytes | memoryview) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
 
 
 def _as_os_error(error: RuntimeError) -> OSError:

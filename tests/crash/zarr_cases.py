@@ -219,6 +219,14 @@ def cases(size: int = 1) -> list[Case]:
             final={"x": values(range(3 * count))},
         ),
         Case(
+            "append through zarrs",
+            "append",
+            {"batches": count, "rows": 3, "pipeline": "zarrs"},
+            visible=lambda rows, name: prefix(rows),
+            kept=batches_kept(3, "x"),
+            final={"x": values(range(3 * count))},
+        ),
+        Case(
             "append to what is there",
             "append",
             {"batches": 3 + count, "rows": 3},
