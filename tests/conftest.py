@@ -24,6 +24,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# xarray reads through dask where it is installed: a pool of its threads would count as left behind.
+os.environ.setdefault("DASK_SCHEDULER", "synchronous")
+
 GRACE = 10.0  # seconds in which what was told to end may end
 KINDS = ("threads", "processes", "files", "shm")
 
