@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.crash.zarr_cases import Judge, cases, refusal
+from tests.crash.cases import Judge, cases, refusal
+from tests.crash.kinds import KINDS, PRELOAD
 from tests.faults import (
     ForkServer,
     crash_points,
@@ -29,7 +30,7 @@ from tests.faults import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.crash.zarr_cases import Case
+    from tests.crash.cases import Case
     from tests.faults import Outcome, Program
 
     Strike = Callable[[Program, Path, Path], Iterator[Outcome]]
@@ -68,6 +69,7 @@ def torture(case: Case, server: ForkServer, strike: Strike, settings: dict[str, 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help="names of cases (default: all)")
+    parser.add_argument("--formats", nargs="*", default=[*KINDS], choices=[*KINDS])
     parser.add_argument("--size", type=int, default=1)
     parser.add_argument("--cuts", type=int, default=20)
     parser.add_argument("--spread", type=int, help="try this many kills and refusals, not all")
@@ -78,14 +80,15 @@ def main() -> int:
         print(f"nothing was tried: {reason}")
         return 0
     failures = 0
-    with ForkServer(preload=["numpy.ma", "zarr", "savers", "taskmanager"]) as server:
-        for case in cases(given.size):
+    every = [case for name in given.formats for case in cases(given.size, name)]
+    with ForkServer(preload=PRELOAD) as server:
+        for case in every:
             for kind, (strike, settings) in kinds(given.cuts, given.spread).items():
                 if (given.cases and case.name not in given.cases) or (
                     given.kinds and kind not in given.kinds
                 ):
                     continue
-                print(f"{case.name:26}{kind:26}", end="", flush=True)
+                print(f"{case.kind.name:8}{case.name:26}{kind:26}", end="", flush=True)
                 wrong = torture(case, server, strike, settings)
                 for text in wrong[: given.show]:
                     print(f"    {text}")

@@ -17,11 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from savers import SaverError
 from savers._recover import recover
 from savers._verify import examine
-from tests.crash.zarr_cases import cases
+from tests.crash.cases import cases
+from tests.crash.kinds import KINDS, PRELOAD
 from tests.faults import ForkServer, Outcome, crash_points, double_crashes
 
 if TYPE_CHECKING:
-    from tests.crash.zarr_cases import Case
+    from tests.crash.cases import Case
 
 DOUBLES = 10
 
@@ -40,8 +41,8 @@ def wrong(store: Path) -> str:
     return f"after recover: {left[0]}" if left else ""
 
 
-def has_ledger(outcome: Outcome) -> bool:
-    return any((outcome.root / "x.zarr.ledger").glob("*.log"))
+def has_ledger(outcome: Outcome, store: str) -> bool:
+    return any((outcome.root / f"{store}.ledger").glob("*.log"))
 
 
 def torture(case: Case, server: ForkServer, folder: Path, spread: int | None) -> int:
@@ -50,22 +51,21 @@ def torture(case: Case, server: ForkServer, folder: Path, spread: int | None) ->
     begin, tried, bad = time.monotonic(), 0, 0
     singles = crash_points(program, folder, start, spread=spread)
     for outcome in chain(singles, double_crashes(program, folder, start, count=DOUBLES)):
-        if has_ledger(outcome):
+        if has_ledger(outcome, case.kind.store):
             tried += 1
-            if problem := wrong(outcome.root / "x.zarr"):
+            if problem := wrong(outcome.root / case.kind.store):
                 bad += 1
-                print(f"{case.name}, {outcome}: {problem}")
-    print(
-        f"{case.name}: {tried} crashes, {bad} wrong, {time.monotonic() - begin:.0f} s", flush=True
-    )
+                print(f"{case.kind.name} {case.name}, {outcome}: {problem}")
+    title, seconds = f"{case.kind.name} {case.name}", time.monotonic() - begin
+    print(f"{title}: {tried} crashes, {bad} wrong, {seconds:.0f} s", flush=True)
     return bad
 
 
 def main() -> int:
     spread = int(sys.argv[1]) if len(sys.argv) > 1 else None
-    with ForkServer(preload=["numpy.ma", "zarr", "savers", "taskmanager"]) as server:
+    with ForkServer(preload=PRELOAD) as server:
         bad = 0
-        for case in cases():
+        for case in (case for kind in KINDS for case in cases(kind=kind)):
             with tempfile.TemporaryDirectory() as folder:
                 bad += torture(case, server, Path(folder), spread)
     return 1 if bad else 0

@@ -1,25 +1,27 @@
-"""The programs of `zarr_programs` with what must hold after a fault, read back with plain zarr."""
+"""The programs of `programs` with what must hold after a fault, read back with plain libraries."""
 
 from __future__ import annotations
 
-import json
+import functools
 import re
 import shutil
-import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.crash.zarr_programs import STORE, values
+from tests.crash.kinds import KINDS
+from tests.crash.programs import values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.crash.kinds import Kind
     from tests.faults import ForkServer, Outcome, Program
 
 Views = dict[str, np.ndarray[Any, Any]]  # how it was opened -> all that is there
+Read = Callable[[str], np.ndarray[Any, Any] | None]  # array name -> what the first reader sees
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Case:
         Program that makes the start state.
     visible : callable (rows, ...) -> bool
         Whether what a plain reader sees of array `name` is allowed at any time.
-    kept : callable (root, acknowledged numbers) -> list of str
+    kept : callable (read, acknowledged numbers) -> list of str
         What is wrong after recovering.
     final : dict of str to ndarray
         Content when the program has ended well.
@@ -44,73 +46,29 @@ class Case:
     function: str
     kwargs: dict[str, Any]
     visible: Callable[[np.ndarray[Any, Any], str], bool]
-    kept: Callable[[Path, list[int]], list[str]]
+    kept: Callable[[Read, list[int]], list[str]]
     final: Views
     start: tuple[str, dict[str, Any]] | None = None
     interval: int = 0
+    kind: Kind = KINDS["zarr"]
 
     def program(self, server: ForkServer, **more: Any) -> Program:
-        return server.function(f"{PROGRAMS}:{self.function}", **self.kwargs, **more)
+        return server.function(
+            f"{PROGRAMS}:{self.function}", kind=self.kind.name, **self.kwargs, **more
+        )
 
     def start_state(self, server: ForkServer, folder: Path) -> Path:
         folder.mkdir()
         if self.start is not None:
             name, kwargs = self.start
-            made = server.function(f"{PROGRAMS}:{name}", **kwargs).run(folder)
+            start = server.function(f"{PROGRAMS}:{name}", kind=self.kind.name, **kwargs)
+            made = start.run(folder)
             if made.returncode:
                 raise RuntimeError(f"no start state for {self.name}:\n{made.stderr}")
         return folder
 
 
-PROGRAMS = "tests.crash.zarr_programs"
-
-
-# ---- reading back ----
-
-
-def read(root: Path, name: str, *, consolidated: bool | None) -> np.ndarray[Any, Any] | None:
-    """Return an array as plain zarr sees it, None where there is none yet."""
-    import zarr
-
-    if not (root / STORE / "zarr.json").exists():
-        return None
-    group = zarr.open_group(root / STORE, mode="r", use_consolidated=consolidated)
-    return np.asarray(group[name][:]) if name in group else None
-
-
-def views(root: Path, name: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Yield what readers see, with and without consolidated metadata, and through xarray."""
-    import xarray
-
-    for title, consolidated in (("consolidated", None), ("plain", False)):
-        rows = read(root, name, consolidated=consolidated)
-        if rows is not None:
-            yield title, rows
-    if read(root, name, consolidated=False) is not None:
-        # a RuntimeWarning here says that the consolidated metadata are not there
-        with warnings.catch_warnings(action="error"), xarray.open_zarr(root / STORE) as dataset:
-            if name in dataset:
-                yield "xarray", dataset[name].to_numpy()
-
-
-def tree(root: Path) -> dict[str, object]:
-    """Return every file outside the ledger: bytes, or metadata without what differs by design."""
-    found: dict[str, object] = {}
-    for path in sorted((root / STORE).rglob("*")):
-        if path.is_file():
-            content = path.read_bytes()
-            # overwrites take turns with c/0/0 and c.0.0
-            name = str(path.relative_to(root)).replace("/c.", "/c/").replace(".", "/")
-            found[name] = _as_made(json.loads(content)) if path.suffix == ".json" else content
-    return found
-
-
-def _as_made(document: Any) -> Any:
-    """Return metadata without the id of the store and the turn of its last overwrite."""
-    if isinstance(document, dict):
-        own = ("tasksavers_store", "separator")
-        return {k: _as_made(v) for k, v in document.items() if k not in own}
-    return document
+PROGRAMS = "tests.crash.programs"
 
 
 # ---- promises ----
@@ -121,12 +79,12 @@ def prefix(rows: np.ndarray[Any, Any], sign: int = 1) -> bool:
     return len(rows) == 0 or np.array_equal(rows, sign * values(range(len(rows))))
 
 
-def batches_kept(size: int, *names: str) -> Callable[[Path, list[int]], list[str]]:
-    def check(root: Path, acknowledged: list[int]) -> list[str]:
+def batches_kept(size: int, *names: str) -> Callable[[Read, list[int]], list[str]]:
+    def check(read: Read, acknowledged: list[int]) -> list[str]:
         promised = size * len(acknowledged) and size * (max(acknowledged) + 1)
         wrong = []
         for name in names:
-            rows = read(root, name, consolidated=None)
+            rows = read(name)
             there = 0 if rows is None else len(rows)
             if there < promised or there % size:
                 wrong.append(f"{there} rows of {name!r} after recovering, {promised} promised")
@@ -135,7 +93,7 @@ def batches_kept(size: int, *names: str) -> Callable[[Path, list[int]], list[str
     return check
 
 
-def items_kept(root: Path, acknowledged: list[int]) -> list[str]:
+def items_kept(read: Read, acknowledged: list[int]) -> list[str]:
     """Items out of order show only in what a resumed run leaves out (see `judge`)."""
     return []
 
@@ -150,9 +108,9 @@ def one_generation(old: int, new: int) -> Callable[[np.ndarray[Any, Any], str], 
     return check
 
 
-def new_kept(new: int) -> Callable[[Path, list[int]], list[str]]:
-    def check(root: Path, acknowledged: list[int]) -> list[str]:
-        rows = read(root, "x", consolidated=None)
+def new_kept(new: int) -> Callable[[Read, list[int]], list[str]]:
+    def check(read: Read, acknowledged: list[int]) -> list[str]:
+        rows = read("x")
         if acknowledged and (rows is None or not np.array_equal(rows, values(range(new), 1))):
             return ["the overwrite was acknowledged, and the old content is there"]
         return [] if rows is not None else ["the array is gone"]
@@ -168,9 +126,9 @@ def old_or_new(total: int) -> Callable[[np.ndarray[Any, Any], str], bool]:
     return check
 
 
-def updates_kept(updates: list[list[int]]) -> Callable[[Path, list[int]], list[str]]:
-    def check(root: Path, acknowledged: list[int]) -> list[str]:
-        rows = read(root, "x", consolidated=None)
+def updates_kept(updates: list[list[int]]) -> Callable[[Read, list[int]], list[str]]:
+    def check(read: Read, acknowledged: list[int]) -> list[str]:
+        rows = read("x")
         if rows is None:
             return ["the array is gone"]
         changed = [[bool(rows[i, 0] > 10_000) for i in update] for update in updates]
@@ -206,10 +164,10 @@ def items_case(name: str, function: str, items: int) -> Case:
     )
 
 
-def cases(size: int = 1) -> list[Case]:
-    """Return the cases; `size` 1 is for every test run, 2 and more for the torture."""
+def cases(size: int = 1, kind: str = "zarr") -> list[Case]:
+    """Return the cases of a format; `size` 1 is for every test run, 2 and more for the torture."""
     count = 5 * size
-    return [
+    made = [
         Case(
             "append",
             "append",
@@ -264,6 +222,7 @@ def cases(size: int = 1) -> list[Case]:
             final={"x": updated(15, UPDATES)},
         ),
     ]
+    return [replace(case, kind=KINDS[kind]) for case in made]
 
 
 # ---- judging ----
@@ -290,7 +249,7 @@ class Judge:
         self.case = case
         self.scratch = scratch
         self.program = case.program(server, **settings)
-        self.recover = server.function(f"{PROGRAMS}:publish_rest")
+        self.recover = server.function(f"{PROGRAMS}:publish_rest", kind=case.kind.name)
         self._reference = self._undisturbed(start)
 
     def _undisturbed(self, start: Path) -> dict[str, object]:
@@ -300,7 +259,7 @@ class Judge:
         wrong = [result.stderr] if result.returncode else self._content(root)
         if wrong:
             raise RuntimeError(f"{self.case.name} fails undisturbed: {wrong}")
-        return tree(root)
+        return self.case.kind.tree(root / self.case.kind.store)
 
     def after(self, outcome: Outcome) -> list[str]:
         """Check what readers see, what recovering brings, and that the same call completes."""
@@ -314,7 +273,7 @@ class Judge:
 
     def _seen(self, root: Path, name: str, when: str) -> tuple[Views, list[str]]:
         try:
-            return dict(views(root, name)), []
+            return dict(self.case.kind.views(root / self.case.kind.store, name)), []
         except Exception as error:  # noqa: BLE001 - any: the store must be readable
             first = str(error).partition("\n")[0]
             return {}, [f"unreadable {when}: {type(error).__name__}: {first}"]
@@ -336,7 +295,8 @@ class Judge:
         if result.returncode:
             return [f"recovering fails: {_last(result.stderr)}"]
         wrong = self._visible(root, "after recovering")
-        return wrong or self.case.kept(root, acknowledged(outcome.result.stdout, "saved"))
+        read = functools.partial(self.case.kind.read, root)
+        return wrong or self.case.kept(read, acknowledged(outcome.result.stdout, "saved"))
 
     def _same_call(self, outcome: Outcome) -> list[str]:
         result = self.program.run(outcome.root)
@@ -370,11 +330,15 @@ class Judge:
                 for title, rows in seen.items()
                 if not np.array_equal(rows, expected)
             ]
-            wrong += [] if len(seen) == 3 else [f"{name!r} is seen by {list(seen)} only"]
+            wrong += (
+                []
+                if len(seen) == self.case.kind.readers
+                else [f"{name!r} is seen by {list(seen)} only"]
+            )
         return wrong
 
     def _differences(self, root: Path) -> list[str]:
-        found = tree(root)
+        found = self.case.kind.tree(root / self.case.kind.store)
         names = sorted(found.keys() ^ self._reference.keys())
         names += [
             n for n in found.keys() & self._reference.keys() if found[n] != self._reference[n]

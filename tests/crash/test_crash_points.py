@@ -1,4 +1,4 @@
-"""ZarrSaver killed, refused and cut off at chosen calls (tests/torture.py tries all of them)."""
+"""Savers killed, refused and cut off at chosen calls (tests/torture.py tries all of them)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.zarr_cases import Judge, cases, refusal
+from tests.crash.cases import Judge, cases, refusal
+from tests.crash.kinds import KINDS, PRELOAD
 from tests.faults import (
     ForkServer,
     crash_points,
@@ -20,19 +21,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.crash.zarr_cases import Case
+    from tests.crash.cases import Case
 
 SPREAD = 5
+#: Single files share everything above the file with Zarr: fewer cases of them do.
+SAMPLE = ("append", "overwrite", "update")
+CASES = [
+    case
+    for kind in KINDS
+    for case in cases(kind=kind)
+    if kind == "zarr" or case.name in SAMPLE
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ForkServer]:
     skip_without_faults()
-    with ForkServer(preload=["numpy.ma", "zarr", "savers", "taskmanager"]) as server:
+    with ForkServer(preload=PRELOAD) as server:
         yield server
 
 
-@pytest.fixture(params=cases(), ids=lambda case: case.name.replace(" ", "-"))
+@pytest.fixture(params=CASES, ids=lambda case: f"{case.kind.name}-{case.name}".replace(" ", "-"))
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from savers import ItemStatus, JobSpec, NotFoundError, StorageError, ZarrSaver
+from savers import ItemStatus, JobSpec, NotFoundError, StorageError
+from tests.crash.kinds import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from savers import JobWriter
+    from savers import ChunkedSaver, JobWriter
 
 CHUNK = 4  # rows of a chunk
-STORE = "x.zarr"
 
 
 def value(row: int, generation: int = 0) -> np.ndarray[Any, Any]:
@@ -47,36 +47,30 @@ def insist(call: Callable[[], Any]) -> Any:
         return call()
 
 
-def open_saver(root: Path, approach: str = "append", **settings: Any) -> ZarrSaver:
+def open_saver(
+    root: Path, approach: str = "append", kind: str = "zarr", **settings: Any
+) -> ChunkedSaver:
     settings.setdefault("chunks", CHUNK)
-    return ZarrSaver(root / STORE, "x", approach, codecs=None, **settings)
+    return KINDS[kind].open(root, approach, **settings)
 
 
-def finish_last_run(saver: ZarrSaver) -> None:
-    """Publish what the last run has committed, so that plain zarr tells how far it came."""
+def finish_last_run(saver: ChunkedSaver) -> None:
+    """Publish what the last run has committed, so that a plain reader tells how far it came."""
     session = saver.session()
     with session.mutex:
         insist(session.open)
 
 
-def rows_there(root: Path, name: str = "x") -> int:
-    """Return how many rows plain zarr sees."""
-    import zarr
-
-    if not (root / STORE / name).exists():
-        return 0
-    group = zarr.open_group(root / STORE, mode="r")
-    return int(group[name].shape[0]) if name in group else 0
-
-
 # ---- rows one after the other ----
 
 
-def append(root: Path, batches: int, rows: int, every: int = 2, **settings: Any) -> None:
+def append(
+    root: Path, batches: int, rows: int, every: int = 2, kind: str = "zarr", **settings: Any
+) -> None:
     """Append batches of rows, publishing after every few of them."""
-    saver = insist(functools.partial(open_saver, root, **settings))
+    saver = insist(functools.partial(open_saver, root, kind=kind, **settings))
     finish_last_run(saver)
-    for batch in range(rows_there(root) // rows, batches):
+    for batch in range(KINDS[kind].rows(root) // rows, batches):
         data = values(range(batch * rows, (batch + 1) * rows))
         insist(functools.partial(saver.save, data))
         acknowledge("saved", batch)
@@ -86,11 +80,11 @@ def append(root: Path, batches: int, rows: int, every: int = 2, **settings: Any)
     acknowledge("closed")
 
 
-def append_two(root: Path, batches: int, rows: int, **settings: Any) -> None:
+def append_two(root: Path, batches: int, rows: int, kind: str = "zarr", **settings: Any) -> None:
     """Append to two arrays at once: a batch is in both or in neither."""
-    saver = insist(functools.partial(open_saver, root, **settings))
+    saver = insist(functools.partial(open_saver, root, kind=kind, **settings))
     finish_last_run(saver)
-    for batch in range(rows_there(root, "a") // rows, batches):
+    for batch in range(KINDS[kind].rows(root, "a") // rows, batches):
         data = values(range(batch * rows, (batch + 1) * rows))
         insist(functools.partial(saver.save, {"a": data, "b": -data}))
         acknowledge("saved", batch)
@@ -174,9 +168,9 @@ def update(root: Path, indices: list[list[int]], generation: int, **settings: An
 # ---- after a crash, without running anything ----
 
 
-def publish_rest(root: Path) -> None:
+def publish_rest(root: Path, kind: str = "zarr") -> None:
     """What `python -m savers recover` does."""
     from savers._recover import recover as finish
 
     with contextlib.suppress(NotFoundError):  # killed before there was anything
-        finish(root / STORE)
+        finish(root / KINDS[kind].store)
