@@ -25,6 +25,7 @@ from savers.errors import (
 if TYPE_CHECKING:
     from savers._chunked import ChunkedSaver
     from savers._hdf5 import HDF5Saver
+    from savers._netcdf import NetCDFSaver
     from savers._reading import open_dataset, open_dataset_async
     from savers._verify import Finding, verify
     from savers._zarr import ZarrSaver
@@ -48,6 +49,7 @@ __all__ = [
     "JobWriter",
     "LedgerCorruptedError",
     "LedgerMismatchError",
+    "NetCDFSaver",
     "NotFoundError",
     "Saver",
     "SaverError",
@@ -65,6 +67,7 @@ _LATER = {
     "ChunkedSaver": "savers._chunked",
     "Finding": "savers._verify",
     "HDF5Saver": "savers._hdf5",
+    "NetCDFSaver": "savers._netcdf",
     "ZarrSaver": "savers._zarr",
     "ZarrsSettings": "savers._zarrs",
     "open_dataset": "savers._reading",

@@ -142,6 +142,17 @@ class Format(Protocol):
             The chunks of both would lie under the same keys.
         """
 
+    def check_beside(
+        self, store: Store, layout: ArrayLayout, others: Sequence[ArrayLayout]
+    ) -> None:
+        """Refuse a new array that can't lie in one store with others.
+
+        Raises
+        ------
+        InvalidInputError
+            What they share does not fit.
+        """
+
     def codec(self, layout: ArrayLayout) -> ChunkCodec:
         """Return the codec of an array's stored objects."""
 

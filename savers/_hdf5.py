@@ -21,6 +21,7 @@ from savers._hdf5_layout import (
     pack_fill,
     plain_attributes_of,
     planned_filters,
+    text_of,
     unpack_fill,
     values_dtype_of,
 )
@@ -121,6 +122,11 @@ class HDF5Format:
     def check_replaceable(self, layout: ArrayLayout, new: ArrayLayout | None = None) -> None:
         """Every array can be replaced: chunks of each generation have keys of their own."""
 
+    def check_beside(
+        self, store: Store, layout: ArrayLayout, others: Sequence[ArrayLayout]
+    ) -> None:
+        """Arrays share nothing that could differ."""
+
     def codec(self, layout: ArrayLayout) -> ChunkCodec:
         return codec_of(layout)
 
@@ -164,7 +170,7 @@ class HDF5Format:
         if not files.path.exists():
             return bool(noted), noted
         with opened(files.path) as file:
-            return True, str(file.attrs.get(ID, noted))
+            return True, text_of(file.attrs.get(ID, noted))
 
     def root_attributes(self, store: Store) -> Mapping[str, Any]:
         path = as_file_store(store).path

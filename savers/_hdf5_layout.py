@@ -36,6 +36,7 @@ __all__ = [
     "settled_shape",
     "stored_dtype",
     "stored_fill",
+    "text_of",
     "unpack_fill",
     "values_dtype_of",
 ]
@@ -234,11 +235,20 @@ def _plain_attributes(node: h5py.HLObject) -> Iterator[tuple[str, Any]]:
         except (OSError, TypeError, ValueError):  # of a type that h5py doesn't know
             continue
         if isinstance(value, h5py.Empty):
-            yield name, None
+            yield name, "" if value.dtype.kind == "S" else None
+        elif isinstance(value, bytes):  # text of fixed length, as NetCDF has it
+            yield name, text_of(value)
         elif isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufUO":
             yield name, value.tolist()
         elif isinstance(value, (str, bool, int, float)):
             yield name, value
+
+
+def text_of(value: object) -> str:
+    """Return the text of an attribute, of fixed length or not; "" where it is none."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else ""
 
 
 def generation_of(dataset: h5py.Dataset) -> int:

@@ -24,6 +24,7 @@ from savers._hdf5_layout import (
     settled_shape,
     stored_dtype,
     stored_fill,
+    text_of,
 )
 from savers._held_file import HeldFile
 from savers.errors import FormatError
@@ -54,9 +55,8 @@ class Linker:
         """Return the attributes of an array as readers of this shape are to see them."""
         return dict(array.layout.meta["attributes"])
 
-    def root_attributes(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the attributes of the root, from those that were asked for."""
-        return dict(attrs)
+    def begin(self, file: h5py.File) -> None:
+        """Give a new file what every file of the format has."""
 
     def value(self, name: str, value: Any, layout: ArrayLayout | None = None) -> Any:
         """Return the value of an attribute (of the root without a layout) as h5py takes it.
@@ -168,7 +168,7 @@ class Assembly:
         if not self.store.path.exists():
             return False
         with opened(self.store.path) as file:
-            root = file.attrs.get(ID) == self.state.store_id and all(
+            root = text_of(file.attrs.get(ID)) == self.state.store_id and all(
                 name in file.attrs for name in self._root_attributes()
             )
             shown = all(
@@ -178,8 +178,7 @@ class Assembly:
 
     def _root_attributes(self) -> dict[str, Any]:
         """Return the attributes of the root; those under the name of an array are its own."""
-        own = {n: v for n, v in self.attrs.items() if n not in self.state.arrays}
-        return self.linker.root_attributes(own)
+        return {n: v for n, v in self.attrs.items() if n not in self.state.arrays}
 
     # -- the next file -----------------------------------------------------------------------------
 
@@ -208,6 +207,8 @@ class Assembly:
                 held = HeldFile(descriptor)
                 mode, settings = ("r+", {}) if old else ("w", self.linker.settings)
                 with h5py.File(held, mode, **settings) as file:
+                    if not old:
+                        self.linker.begin(file)
                     yield file, held
                 if held.error is not None:
                     raise held.error

@@ -57,7 +57,7 @@ class Dimension:
 def dimensions(
     arrays: Mapping[str, Axes], where: str
 ) -> tuple[list[Dimension], dict[str, tuple[str, ...]]]:
-    """Return all dimensions, and the path of each dimension of each array.
+    """Return all dimensions in the order of the arrays, and the paths of those of each array.
 
     Parameters
     ----------
@@ -84,9 +84,8 @@ def dimensions(
     order = list(arrays)  # groups from the root down, in each the labels first
     for name in sorted(order, key=lambda n: (n.count("/"), not _is_labels(arrays, n))):
         paths[name] = tuple(_place(found, name, axis, where) for axis in _each(arrays[name]))
-    labelled = [one for one in found.values() if _is_labels(arrays, one.path)]
-    plain = [one for one in found.values() if one not in labelled]
-    return [*(replace(one, labelled=True) for one in labelled), *plain], paths
+    used = dict.fromkeys(path for name in arrays for path in paths[name])
+    return [replace(found[path], labelled=_is_labels(arrays, path)) for path in used], paths
 
 
 def _is_labels(arrays: Mapping[str, Axes], path: str) -> bool:

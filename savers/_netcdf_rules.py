@@ -106,7 +106,7 @@ def values_dtype(new: NewArray) -> np.dtype[Any]:
 
 
 def stored_dtype(new: NewArray) -> np.dtype[Any]:
-    """Return the dtype in the file: times as integers or floats that every tool reads exactly."""
+    """Return the dtype in the file: times as integers, as short as they fit."""
     dtype = values_dtype(new)
     if dtype.kind == "b":
         return np.dtype("i1")
@@ -116,11 +116,10 @@ def stored_dtype(new: NewArray) -> np.dtype[Any]:
 
 
 def _time_dtype(labels: NDArray[Any]) -> np.dtype[Any]:
+    """Floats would do for some, but xarray and ncdump decode large ones off by microseconds."""
     ticks = labels.view("i8")
-    largest = max(int(ticks.max()), -int(ticks.min())) if ticks.size else 0
-    if largest <= np.iinfo(np.int32).max:
-        return np.dtype("<i4")
-    return np.dtype("<f8" if largest <= 2**53 else "<i8")
+    short = not ticks.size or (ticks.min() >= -(2**31) and ticks.max() < 2**31)
+    return np.dtype("<i4" if short else "<i8")
 
 
 # -- attributes ----------------------------------------------------------------------------------

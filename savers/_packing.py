@@ -6,7 +6,7 @@ Source: CF conventions 1.11, section 8.1 (packed data).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,6 +106,10 @@ class Packing:
         ends = (info.min + 1, info.max) if info.min < 0 else (info.min, info.max - 1)
         low, high = (end * self.scale_factor + self.add_offset for end in ends)
         return min(low, high), max(low, high)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the parameters, as JSON knows them."""
+        return asdict(self)
 
     def check(self, values: NDArray[Any], name: str) -> None:
         """Refuse what the integers can't hold.

@@ -12,7 +12,7 @@ from savers._commit import Write
 from savers._jobs import ItemStatus
 from savers._packing import Packing
 from savers._regions import box, from_indices, rows
-from savers._state import ArrayState, fresh_array
+from savers._state import ArrayLayout, ArrayState, fresh_array
 from savers.errors import FormatError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from savers._coordinates import Labels
     from savers._planning import Planner
     from savers._session import Session
-    from savers._state import ArrayLayout, State
+    from savers._state import State
 
 __all__ = ["SavePlan"]
 
@@ -188,9 +188,16 @@ class SavePlan:
         """Plan a new array, with the coordinates of its dimensions."""
         self.refuse_taken(layout.name)
         self.session.format.codec(layout)  # refuses what it can't encode
+        self.session.format.check_beside(self.session.store, layout, self.others(layout.name))
         self.new.append({"layout": layout.to_json(), "pending": pending})
         self.coordinates(layout)
         return fresh_array(layout)
+
+    def others(self, name: str) -> list[ArrayLayout]:
+        """Return the layouts of all other arrays, those that are planned included."""
+        planned = [ArrayLayout.from_json(entry["layout"]) for entry in self.new]
+        there = [array.layout for array in self.state.arrays.values()]
+        return [layout for layout in (*there, *planned) if layout.name != name]
 
     def refuse_taken(self, name: str) -> None:
         """A name is that of one array: no coordinate has it, and no array lies within another."""

@@ -142,6 +142,11 @@ class ZarrFormat:
             )
             raise InvalidInputError(message)
 
+    def check_beside(
+        self, store: Store, layout: ArrayLayout, others: Sequence[ArrayLayout]
+    ) -> None:
+        """Arrays share nothing that could differ."""
+
     def codec(self, layout: ArrayLayout) -> ChunkCodec:
         node = layout.meta["node"]
         if self.pipeline is not None and _in_zarrs(_node_dtype(node)):

@@ -8,12 +8,12 @@ from savers import InvalidInputError
 from savers._netcdf_dimensions import Axes, Dimension, dimensions
 
 
-def test_labels_are_found_and_come_first():
+def test_labels_are_found():
     arrays = {"a": Axes(("y", "x"), (2, 3)), "x": Axes(("x",), (3,))}
     found, paths = dimensions(arrays, "out.nc")
     assert found == [
-        Dimension("x", 3, unlimited=False, labelled=True),
         Dimension("y", 2, unlimited=False),
+        Dimension("x", 3, unlimited=False, labelled=True),
     ]
     assert paths == {"x": ("x",), "a": ("y", "x")}
 

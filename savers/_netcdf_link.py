@@ -1,0 +1,178 @@
+"""The NetCDF-4 side of an HDF5 file: dimensions, and attributes as NetCDF tools expect them.
+
+Source: NetCDF-4 file format specification (NetCDF User's Guide, appendix C): dimensions are HDF5
+dimension scales, and where one has no labels, a dataset without values stands for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from savers._hdf5_layout import stored_dtype, stored_fill
+from savers._hdf5_publish import Linker, is_dataset
+from savers._jobs import ItemStatus
+from savers._netcdf_dimensions import Axes, dimensions
+from savers._netcdf_rules import attribute_value
+from savers._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import h5py
+
+    from savers._netcdf_dimensions import Dimension
+    from savers._state import ArrayLayout, ArrayState
+
+__all__ = ["CONVENTIONS", "NetCDFLinker", "axes_in", "axes_of"]
+
+CONVENTIONS = "CF-1.11"
+#: How NetCDF names the scale of a dimension that has no labels, with its length.
+BARE = "This is a netCDF dimension but not a netCDF variable. {:9d}"
+DIMID = "_Netcdf4Dimid"
+
+Index = tuple[int, ...]
+
+
+class NetCDFLinker(Linker):
+    """Attributes and dimensions of NetCDF-4 files."""
+
+    settings = {"track_order": True}  # noqa: RUF012 -- without it NetCDF opens files to read only
+
+    # -- attributes --------------------------------------------------------------------------------
+
+    def begin(self, file: h5py.File) -> None:
+        """Say what the file is, and what made it."""
+        import h5py
+
+        made = f"version=2,tasksavers={__version__},hdf5={h5py.version.hdf5_version}"
+        for name, text in (("_NCProperties", made), ("Conventions", CONVENTIONS)):
+            file.attrs[name] = self.value(name, text)
+
+    def attributes(self, array: ArrayState, shape: Index) -> dict[str, Any]:
+        attributes = super().attributes(array, shape)
+        if _masked(array, shape):
+            attributes["_FillValue"] = stored_fill(array.layout)
+        return attributes
+
+    def value(self, name: str, value: Any, layout: ArrayLayout | None = None) -> Any:
+        if layout is None:
+            return attribute_value(name, value, np.dtype("f8"), "the root")
+        dtype = np.dtype(stored_dtype(layout))
+        if name == "_FillValue":
+            return np.array([value], dtype)
+        return attribute_value(name, value, dtype, repr(layout.name))
+
+    # -- dimensions --------------------------------------------------------------------------------
+
+    def link(self, file: h5py.File, arrays: Mapping[str, ArrayState]) -> None:
+        """Give every dimension its scale, and every array the scales of its dimensions."""
+        own = _own(file, arrays)
+        others = {name: axes for name, axes in axes_in(file) if name not in own}
+        found, paths = dimensions(own | others, file.filename)
+        for dimension in found:
+            _make_scale(file, dimension)
+        for name in arrays:
+            for axis, path in enumerate(paths.get(name, ())):
+                _attach(file[name], axis, file[path])
+        _number(file, found)
+
+
+def _masked(array: ArrayState, shape: Index) -> bool:
+    """Return whether readers are told the fill value: not of labels, and not of plain integers.
+
+    A fill value turns integers into floats in xarray, so they have one where cells are missing, or
+    where it was asked for.
+    """
+    layout, kind = array.layout, array.layout.values_dtype.kind
+    if kind in "bT" or layout.meta["dims"] == [layout.name.rpartition("/")[2]]:
+        return False
+    if kind == "f" or layout.meta["asked_fill"]:
+        return True
+    settled = array.status[: shape[0]] if layout.growing else array.status
+    return layout.values_dtype.itemsize > 1 and bool((settled != ItemStatus.DONE).any())
+
+
+# -- dimensions that are there ---------------------------------------------------------------------
+
+
+def axes_of(layout: ArrayLayout, shape: Index) -> Axes:
+    """Return the dimensions of an array in a shape."""
+    unlimited = layout.growing or bool(layout.meta.get("along"))
+    return Axes(tuple(layout.meta["dims"]), shape, unlimited)
+
+
+def _own(file: h5py.File, arrays: Mapping[str, ArrayState]) -> dict[str, Axes]:
+    each = ((name, axes_of(array.layout, file[name].shape)) for name, array in arrays.items())
+    return {name: axes for name, axes in each if len(axes.dims) == len(axes.shape)}
+
+
+def axes_in(file: h5py.File) -> Iterator[tuple[str, Axes]]:
+    """Yield path and dimensions of every dataset that has them."""
+    datasets: list[h5py.Dataset] = []
+    file.visititems(lambda _, node: datasets.append(node) if is_dataset(node) else None)
+    for dataset in datasets:
+        dims = tuple(_dims(dataset))
+        if len(dims) == dataset.ndim and not _is_bare(dataset):
+            unlimited = bool(dataset.ndim) and dataset.maxshape[0] is None
+            yield dataset.name[1:], Axes(dims, tuple(dataset.shape), unlimited)
+
+
+def _dims(dataset: h5py.Dataset) -> Iterator[str]:
+    if dataset.is_scale and dataset.ndim == 1:
+        yield _leaf(dataset)
+        return
+    for dimension in dataset.dims:
+        for scale in dimension.values()[:1]:
+            yield _leaf(scale)
+
+
+def _leaf(dataset: h5py.Dataset) -> str:
+    return str(dataset.name).rpartition("/")[2]
+
+
+def _is_bare(dataset: h5py.Dataset) -> bool:
+    """Return whether a dataset only stands for a dimension."""
+    name = dataset.attrs.get("NAME", b"") if dataset.is_scale else b""
+    return bytes(name).startswith(BARE[:40].encode()) if isinstance(name, bytes) else False
+
+
+# -- scales --------------------------------------------------------------------------------------
+
+
+def _make_scale(file: h5py.File, dimension: Dimension) -> None:
+    """Make what stands for a dimension what it has to be."""
+    scale = file.get(dimension.path)
+    if scale is not None and _is_bare(scale) and scale.shape != (dimension.size,):
+        if scale.maxshape == (None,):
+            scale.resize((dimension.size,))
+        else:  # nobody uses it any more
+            del file[dimension.path]
+            scale = None
+    if scale is None:
+        more = {"maxshape": (None,), "chunks": (1024,)} if dimension.unlimited else {}
+        scale = file.create_dataset(
+            dimension.path, (dimension.size,), ">f4", track_order=True, **more
+        )
+        scale.make_scale(BARE.format(dimension.size))
+    elif not scale.is_scale:
+        scale.make_scale(_leaf(scale))
+
+
+def _attach(dataset: h5py.Dataset, axis: int, scale: h5py.Dataset) -> None:
+    if scale == dataset or scale in dataset.dims[axis].values():
+        return
+    for other in dataset.dims[axis].values():
+        dataset.dims[axis].detach_scale(other)
+    dataset.dims[axis].attach_scale(scale)
+
+
+def _number(file: h5py.File, found: list[Dimension]) -> None:
+    """Give scales the numbers by which NetCDF orders dimensions, the least that are free."""
+    scales = [file[dimension.path] for dimension in found]
+    taken = {int(scale.attrs[DIMID]) for scale in scales if DIMID in scale.attrs}
+    free = (number for number in range(len(scales) + len(taken)) if number not in taken)
+    for scale in scales:
+        if DIMID not in scale.attrs:
+            scale.attrs.create(DIMID, next(free), dtype="<i4")
