@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -105,11 +106,15 @@ async def _open(
     blocking: bool,
 ) -> xarray.Dataset:
     _require_xarray()
+    from savers._reading_missing import ask_ledger
     from savers._reading_open import open_group
     from savers._reading_transport import reading_store
 
     store = reading_store(target, storage_options)
-    return await open_group(store, group, options, path=_source(target), blocking=blocking)
+    ledger = partial(ask_ledger, target, storage_options)
+    return await open_group(
+        store, group, options, path=_source(target), ledger=ledger, blocking=blocking
+    )
 
 
 def _require_xarray() -> None:

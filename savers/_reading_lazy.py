@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from xarray.backends.zarr import ZarrArrayWrapper
 
+    from savers._reading_missing import Missing
+
 __all__ = ["LazyArray", "NeededError", "StoredArray"]
 
 Key = indexing.ExplicitIndexer
@@ -174,16 +176,21 @@ class LazyArray(BackendArray):
     chain : lazy array of xarray
         The variable's data as xarray decodes it, around `stored`.
     stored : StoredArray
+    missing : Missing, optional
+        The cells that hold no result.
     blocking : bool
         True where a synchronous read may hold up the event loop that runs.
     """
 
-    def __init__(self, chain: Any, stored: StoredArray, *, blocking: bool) -> None:
+    def __init__(
+        self, chain: Any, stored: StoredArray, missing: Missing | None = None, *, blocking: bool
+    ) -> None:
         self.chain = chain
         self.stored = stored
+        self.missing = missing
         self.blocking = blocking
         self.shape = chain.shape
-        self.dtype = chain.dtype
+        self.dtype = chain.dtype if missing is None else _with_missing(chain.dtype)
 
     def __getitem__(self, key: Key) -> Any:
         if not self.blocking and running_loop() is not None:
@@ -197,14 +204,35 @@ class LazyArray(BackendArray):
 
     async def async_getitem(self, key: Key) -> Any:
         chain = _selected(self.chain, key)
-        return await self.stored.read(_needed(chain), lambda cells: self._decoded(chain, cells))
+        return await self.stored.read(
+            _needed(chain), lambda cells: self._masked(_decoded(chain, cells), key)
+        )
 
-    def _decoded(self, chain: Any, cells: Any) -> Any:
-        token = _cells.set(lambda _: cells)
-        try:
-            return chain.get_duck_array()
-        finally:
-            _cells.reset(token)
+    def _masked(self, values: Values, key: Key) -> Values:
+        if self.missing is None:
+            return values
+        mask = _selected(indexing.as_indexable(self.missing.over(self.shape)), key)
+        found = np.array(values, self.dtype)
+        found[np.asarray(mask)] = np.nan
+        return found
+
+
+def _with_missing(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that has room for missing cells, by xarray's rule."""
+    if dtype.kind in "fcMm":
+        return dtype
+    if dtype.kind in "iu":
+        return np.dtype("f4" if dtype.itemsize <= 2 else "f8")
+    return np.dtype(object)
+
+
+def _decoded(chain: Any, cells: Any) -> Any:
+    """Return what a chain makes of stored cells."""
+    token = _cells.set(lambda _: cells)
+    try:
+        return chain.get_duck_array()
+    finally:
+        _cells.reset(token)
 
 
 def _selected(chain: Any, key: Key) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ from xarray.backends import BackendEntrypoint, StoreBackendEntrypoint
 from xarray.core.indexing import LazilyIndexedArray
 
 from savers._reading_lazy import LazyArray, NeededError
-from savers._reading_loop import work
-from savers._reading_zarr import GatheredStore, gather, prefetch
+from savers._reading_loop import side_by_side, work
+from savers._reading_zarr import GatheredStore, gather, note_missing, prefetch, undecided
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from savers._reading_missing import Missing
     from savers._reading_store import ReadStore
 
 __all__ = ["open_group"]
@@ -31,6 +33,7 @@ async def open_group(
     options: Mapping[str, Any],
     *,
     path: str | None,
+    ledger: Callable[[], Mapping[str, Missing]],
     blocking: bool,
 ) -> xarray.Dataset:
     """Return a group of a Zarr store as a Dataset.
@@ -43,15 +46,25 @@ async def open_group(
         Keywords of `xarray.open_dataset`, and ``consolidated``.
     path : str or None
         What the Dataset's ``encoding["source"]`` says.
+    ledger : callable
+        Asks the ledger which cells are missing; called where values alone can't tell.
     blocking : bool
         True where a synchronous read may hold up the event loop that runs.
     """
     options = dict(options)
     consolidated = options.pop("consolidated", None)
     gathered = GatheredStore(await gather(store, group or "", consolidated=consolidated))
-    await prefetch(gathered, options)
+    steps = [prefetch(gathered, options)]
+    if options.get("mask_and_scale", True) and options.get("decode_cf", True):
+        steps.append(_mask(gathered, ledger))
+    await side_by_side(steps)
     opening = _Opening(gathered, path, blocking=blocking)
     return await opening.dataset(options)
+
+
+async def _mask(store: GatheredStore, ledger: Callable[[], Mapping[str, Missing]]) -> None:
+    if undecided(store):
+        note_missing(store, await asyncio.to_thread(ledger))
 
 
 @dataclass
@@ -82,6 +95,11 @@ class _Opening:
         given: Any = self
         return xarray.open_dataset(given, engine=_Engine, **options)
 
+    def lazy(self, name: str, chain: Any) -> LazyArray:
+        """Return a decoded variable that is read one selection at a time."""
+        store = self.store
+        return LazyArray(chain, store.stored[name], store.missing.get(name), blocking=self.blocking)
+
     def __dask_tokenize__(self) -> str:
         return self.token
 
@@ -105,7 +123,6 @@ class _Engine(BackendEntrypoint):
             if name in found.coords:
                 variable.load()
             else:
-                stored = opening.store.stored[str(name)]
-                lazy = LazyArray(variable._data, stored, blocking=opening.blocking)  # noqa: SLF001
+                lazy = opening.lazy(str(name), variable._data)  # noqa: SLF001
                 variable._data = LazilyIndexedArray(lazy)  # type: ignore[assignment] # noqa: SLF001
         return found

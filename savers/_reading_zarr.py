@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import xarray
@@ -16,14 +16,16 @@ from zarr.storage import StorePath
 from savers._reading_lazy import StoredArray
 from savers._reading_loop import side_by_side
 from savers._reading_store import supplying
+from savers._zarr import ID as STORE_ID
 from savers.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from savers._reading_missing import Missing
     from savers._reading_store import ReadStore
 
-__all__ = ["GatheredStore", "Group", "gather", "prefetch"]
+__all__ = ["GatheredStore", "Group", "gather", "note_missing", "prefetch", "undecided"]
 
 ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata", ".zarray")
 NODE = {3: ("zarr.json",), 2: (".zarray", ".zattrs")}
@@ -40,11 +42,14 @@ class Group:
     store : ReadStore
     node : zarr.AsyncGroup
     members : mapping of str to zarr.AsyncArray or zarr.AsyncGroup
+    root : mapping
+        Attributes of the store's root.
     """
 
     store: ReadStore
     node: zarr.AsyncGroup
-    members: Mapping[str, Node] = field(default_factory=dict)
+    members: Mapping[str, Node]
+    root: Mapping[str, Any]
 
 
 async def gather(store: ReadStore, group: str, *, consolidated: bool | None = None) -> Group:
@@ -77,8 +82,9 @@ async def gather(store: ReadStore, group: str, *, consolidated: bool | None = No
         message = f"expected a group at {group!r} in {store}, found an array"
         raise FormatError(message)
     if root.metadata.consolidated_metadata is None and node.metadata.consolidated_metadata is None:
-        return Group(store, node, await _listed(store, node))
-    return Group(store, node, {name: child async for name, child in _consolidated(node)})
+        return Group(store, node, await _listed(store, node), root.attrs)
+    members = {name: child async for name, child in _consolidated(node)}
+    return Group(store, node, members, root.attrs)
 
 
 async def _open_root(store: ReadStore, *, consolidated: bool | None) -> zarr.AsyncGroup:
@@ -137,6 +143,7 @@ class GatheredStore(ZarrStore):
 
     def __init__(self, group: Group) -> None:
         self.gathered = group
+        self.missing: dict[str, Missing] = {}
         self.stored: dict[str, StoredArray] = {}
         masked = group.node.metadata.zarr_format == 2  # what xarray does with either version
         super().__init__(zarr.Group(group.node), mode="r", use_zarr_fill_value_as_mask=masked)
@@ -150,12 +157,42 @@ class GatheredStore(ZarrStore):
     def open_store_variable(self, name: str) -> xarray.Variable:
         """Return a variable as it is stored, its data a `StoredArray`."""
         found = ZarrStore.open_store_variable(self, name)
+        if name in self.missing:
+            fill = found.attrs.pop("_FillValue", None)  # saved values may equal it
+            found.encoding |= {} if fill is None else {"_FillValue": fill}
         stored = self.stored.get(name)
         if stored is None:
             stored = self.stored[name] = StoredArray(found._data.array)  # noqa: SLF001
         return xarray.Variable(
             found.dims, LazilyIndexedArray(stored), found.attrs, found.encoding, fastpath=True
         )
+
+
+def undecided(store: GatheredStore) -> bool:
+    """Return whether values alone may not tell which cells of a saver's store are missing."""
+    if STORE_ID not in store.gathered.root:
+        return False
+    return any(
+        variable.dims != (name,) and _hides_missing(variable)
+        for name, variable in ZarrStore.load(store)[0].items()
+    )
+
+
+def _hides_missing(variable: xarray.Variable) -> bool:
+    integer = variable.dtype.kind in "iu" and "units" not in variable.attrs
+    masked = integer and ("_FillValue" in variable.attrs or variable.dtype.itemsize == 1)
+    return masked or variable.dtype.kind in "bSTUO"
+
+
+def note_missing(store: GatheredStore, missing: Mapping[str, Missing]) -> None:
+    """Mask the missing cells of arrays, by their paths in the store."""
+    variables = ZarrStore.load(store)[0]
+    for name, node in store.gathered.members.items():
+        found = missing.get(node.path)
+        if found is None or isinstance(node, zarr.AsyncGroup):
+            continue
+        if found.fits(node.shape) and _hides_missing(variables[name]):
+            store.missing[name] = found
 
 
 async def prefetch(store: GatheredStore, options: Mapping[str, Any]) -> None:

@@ -324,17 +324,27 @@ def _shown(state: State, name: str, shape: tuple[int, ...]) -> Document:
         attributes |= _fill_attribute(layout) if masked else {}
     else:
         node["dimension_separator"] = separator
-        if not masked and layout.values_dtype.kind in "iu":
-            node["fill_value"] = None
+        means_missing = masked and _has_spare_value(layout)
+        if not (array.adopted or means_missing or layout.values_dtype.kind in "fcMm"):
+            node["fill_value"] = None  # xarray masks whatever equals it
     node["attributes"] = attributes
     return node
+
+
+def _has_spare_value(layout: ArrayLayout) -> bool:
+    """Return whether a value of the dtype stands for missing cells, and for nothing else."""
+    dtype = layout.values_dtype
+    return bool(
+        layout.meta["asked_fill"]
+        or dtype.kind in "fcMm"
+        or (dtype.kind in "iu" and dtype.itemsize > 1)
+    )
 
 
 def _fill_attribute(layout: ArrayLayout) -> dict[str, Any]:
     """`_FillValue` in the form in which xarray keeps it in Zarr v3 attributes."""
     fill, dtype = layout.meta["node"]["fill_value"], layout.values_dtype
-    spare = dtype.kind in "iuMm" and (dtype.itemsize > 1 or layout.meta["asked_fill"])
-    if spare:
+    if dtype.kind in "iuMm" and _has_spare_value(layout):
         return {"_FillValue": int(fill)}
     if dtype.kind == "f" and layout.meta["asked_fill"] and not isinstance(fill, str):
         return {"_FillValue": base64.standard_b64encode(struct.pack("<d", float(fill))).decode()}
