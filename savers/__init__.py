@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from savers._hdf5 import HDF5Saver
     from savers._netcdf import NetCDFSaver
     from savers._reading import open_dataset, open_dataset_async
+    from savers._reading_many import open_many_async
     from savers._verify import Finding, verify
     from savers._zarr import ZarrSaver
     from savers._zarrs import ZarrsSettings
@@ -59,6 +60,7 @@ __all__ = [
     "ZarrsSettings",
     "open_dataset",
     "open_dataset_async",
+    "open_many_async",
     "verify",
 ]
 
@@ -72,6 +74,7 @@ _LATER = {
     "ZarrsSettings": "savers._zarrs",
     "open_dataset": "savers._reading",
     "open_dataset_async": "savers._reading",
+    "open_many_async": "savers._reading_many",
     "verify": "savers._verify",
 }
 

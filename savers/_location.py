@@ -131,7 +131,9 @@ def _locate_url(scheme: str, url: str, options: Mapping[str, Any] | None) -> Loc
         from obstore.store import from_url
 
         try:
-            mapping: MutableMapping[str, Any] = ObstoreMapping(from_url(url))
+            mapping: MutableMapping[str, Any] = ObstoreMapping(
+                from_url(url, client_options={"allow_http": True} if scheme == "http" else None)
+            )
         except (BaseError, ValueError) as error:
             message = f"can't use {shown}: {masked(str(error), secrets)}"
             raise InvalidInputError(message) from None

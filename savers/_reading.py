@@ -106,12 +106,20 @@ async def _open(
     blocking: bool,
 ) -> xarray.Dataset:
     _require_xarray()
+    from savers._reading_files import file_path, one_thread, open_file
     from savers._reading_missing import ask_ledger
     from savers._reading_open import open_group
-    from savers._reading_transport import reading_store
+    from savers._reading_transport import fetch_file, reading_store
 
-    store = reading_store(target, storage_options)
     ledger = partial(ask_ledger, target, storage_options)
+    path = file_path(target)
+    if path is not None:
+        content, name = await fetch_file(path, storage_options)
+        found: xarray.Dataset = await one_thread(
+            open_file, content, group, options, name=name, ledger=ledger, blocking=blocking
+        )
+        return found
+    store = reading_store(target, storage_options)
     return await open_group(
         store, group, options, path=_source(target), ledger=ledger, blocking=blocking
     )

@@ -8,8 +8,6 @@ twice: once to learn which stored cells the selection needs, and once more when 
 
 from __future__ import annotations
 
-import contextlib
-import errno
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,12 +18,12 @@ from xarray.core import indexing
 from zarr.core.sync import sync
 
 from savers._reading_chunks import cells_of, touched
-from savers._reading_loop import MOST_ON_LOOP, run_apart, running_loop
+from savers._reading_decoded import DecodedArray, decoding, selected
+from savers._reading_loop import MOST_ON_LOOP, run_apart
 from savers._reading_store import supplying
-from savers.errors import BlockingReadError, SaverError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from xarray.backends.zarr import ZarrArrayWrapper
 
@@ -139,7 +137,7 @@ class StoredArray(BackendArray):
         keys, nbytes = self._objects(key)
 
         async def decode() -> Any:
-            with _naming(f"can't decode {self.name} in {array.store}"):
+            with decoding(f"can't decode {self.name} in {array.store}"):
                 return await self.source.async_getitem(key)
 
         with supplying(await array.store.fetch(keys)):
@@ -158,18 +156,8 @@ class StoredArray(BackendArray):
         return keys, cells_of(len(found), grid) * self.dtype.itemsize
 
 
-@contextlib.contextmanager
-def _naming(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (SaverError, IndexError):
-        raise
-    except Exception as error:
-        raise StorageError(errno.EIO, f"{what}: {error}") from error
-
-
-class LazyArray(BackendArray):
-    """A decoded variable.
+class LazyArray(DecodedArray):
+    """A decoded variable of a Zarr store.
 
     Parameters
     ----------
@@ -177,53 +165,23 @@ class LazyArray(BackendArray):
         The variable's data as xarray decodes it, around `stored`.
     stored : StoredArray
     missing : Missing, optional
-        The cells that hold no result.
     blocking : bool
-        True where a synchronous read may hold up the event loop that runs.
     """
 
     def __init__(
-        self, chain: Any, stored: StoredArray, missing: Missing | None = None, *, blocking: bool
+        self, chain: Any, stored: StoredArray, missing: Missing | None, *, blocking: bool
     ) -> None:
-        self.chain = chain
+        super().__init__(chain, stored.name, missing, blocking=blocking)
         self.stored = stored
-        self.missing = missing
-        self.blocking = blocking
-        self.shape = chain.shape
-        self.dtype = chain.dtype if missing is None else _with_missing(chain.dtype)
 
-    def __getitem__(self, key: Key) -> Any:
-        if not self.blocking and running_loop() is not None:
-            message = (
-                f"{self.stored.name!r} was opened by open_dataset_async, a synchronous read would "
-                "hold up the event loop that runs: await its load_async() first, as in "
-                "await ds[...].load_async()"
-            )
-            raise BlockingReadError(message)
+    def read(self, key: Key) -> Any:
         return sync(self.async_getitem(key))
 
     async def async_getitem(self, key: Key) -> Any:
-        chain = _selected(self.chain, key)
+        chain = selected(self.chain, key)
         return await self.stored.read(
-            _needed(chain), lambda cells: self._masked(_decoded(chain, cells), key)
+            _needed(chain), lambda cells: self.masked(_decoded(chain, cells), key)
         )
-
-    def _masked(self, values: Values, key: Key) -> Values:
-        if self.missing is None:
-            return values
-        mask = _selected(indexing.as_indexable(self.missing.over(self.shape)), key)
-        found = np.array(values, self.dtype)
-        found[np.asarray(mask)] = np.nan
-        return found
-
-
-def _with_missing(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype that has room for missing cells, by xarray's rule."""
-    if dtype.kind in "fcMm":
-        return dtype
-    if dtype.kind in "iu":
-        return np.dtype("f4" if dtype.itemsize <= 2 else "f8")
-    return np.dtype(object)
 
 
 def _decoded(chain: Any, cells: Any) -> Any:
@@ -233,14 +191,6 @@ def _decoded(chain: Any, cells: Any) -> Any:
         return chain.get_duck_array()
     finally:
         _cells.reset(token)
-
-
-def _selected(chain: Any, key: Key) -> Any:
-    if isinstance(key, indexing.VectorizedIndexer):
-        return chain.vindex[key]
-    if isinstance(key, indexing.OuterIndexer):
-        return chain.oindex[key]
-    return chain[key]
 
 
 def _needed(chain: Any) -> Key:

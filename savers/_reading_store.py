@@ -18,10 +18,18 @@ from zarr.core.buffer import default_buffer_prototype
 
 from savers._reading_loop import home, side_by_side
 from savers._secrets import masked, shows
-from savers.errors import SaverError, StorageError
+from savers.errors import InvalidInputError, SaverError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+    )
 
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
@@ -73,6 +81,16 @@ class ReadStore(Store):
         self.inner = inner
         self.name = name
         self.secrets = secrets
+        self.again: Callable[[], ReadStore] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle carries no credentials: a place named by path or URL is opened anew."""
+        if self.again is not None:
+            return self.again, ()
+        if self.secrets:
+            message = f"{self.name} holds credentials, pickle what opens it instead: give its URL"
+            raise InvalidInputError(message)
+        return ReadStore, (self.inner, self.name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ReadStore) and self.inner == other.inner
@@ -138,7 +156,8 @@ class ReadStore(Store):
         except SaverError:
             raise
         except Exception as error:
-            text = masked(f"can't {what} in {self.name}: {error}", self.secrets)
+            why = str(error).partition("\n\nDebug source")[0]  # obstore's dump helps nobody
+            text = masked(f"can't {what} in {self.name}: {why}", self.secrets)
             failure = StorageError(getattr(error, "errno", None) or errno.EIO, text)
             if not shows(error, self.secrets):
                 raise failure from error
@@ -203,28 +222,43 @@ class LoopStore:
     ----------
     make : callable
         Returns a source for the loop that runs now. Pickles.
+    close : coroutine function
+        Closes such a source. Pickles.
     """
 
-    def __init__(self, make: Callable[[], Source]) -> None:
+    def __init__(self, make: Callable[[], Source], close: Callable[[Any], Awaitable[None]]) -> None:
         self.make = make
-        self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, Source] = WeakKeyDictionary()
+        self.close = close
+        self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Source, Any]]
+        self._made = WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LoopStore, (self.make,)
+        return LoopStore, (self.make, self.close)
 
-    def _here(self) -> Source:
+    async def _here(self) -> Source:
         loop = asyncio.get_running_loop()
         if loop not in self._made:
-            self._made[loop] = self.make()
-        return self._made[loop]
+            source = self.make()
+            closing = _closing(source, self.close)
+            self._made[loop] = source, closing
+            await anext(closing)
+        return self._made[loop][0]
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return an object or a part of it, None where there is none."""
-        return await self._here().get(key, prototype, byte_range)
+        return await (await self._here()).get(key, prototype, byte_range)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield the names below a prefix."""
-        async for name in self._here().list_dir(prefix):
+        async for name in (await self._here()).list_dir(prefix):
             yield name
+
+
+async def _closing(source: Source, close: Callable[[Any], Awaitable[None]]) -> AsyncIterator[None]:
+    """Close a source when its event loop ends its asynchronous generators, or nobody needs it."""
+    try:
+        yield
+    finally:
+        await close(source)

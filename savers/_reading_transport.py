@@ -15,6 +15,7 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from savers._location import locate
 from savers._reading_store import LoopStore, ReadStore, cut
+from savers._secrets import harmless, without_secrets
 from savers._store import MappingStore, ObstoreMapping
 from savers.errors import NotFoundError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from savers._reading_store import Source
 
-__all__ = ["reading_store"]
+__all__ = ["fetch_file", "reading_store"]
 
 
 def reading_store(target: object, storage_options: Mapping[str, Any] | None = None) -> ReadStore:
@@ -54,7 +55,34 @@ def reading_store(target: object, storage_options: Mapping[str, Any] | None = No
     store = location.store
     secrets = getattr(store, "secrets", ())
     mapping = store.mapping if isinstance(store, MappingStore) else None
-    return ReadStore(_of_mapping(mapping), location.name, secrets)
+    found = ReadStore(_of_mapping(mapping), location.name, secrets)
+    if isinstance(target, str):
+        options = harmless(storage_options or {})
+        found.again = partial(reading_store, without_secrets(target), options)
+    return found
+
+
+async def fetch_file(
+    target: str, storage_options: Mapping[str, Any] | None
+) -> tuple[str | bytes, str]:
+    """Return a local path as it is, of a remote file its bytes; and its name for messages.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such remote file.
+    StorageError
+        The request failed.
+    """
+    if "://" not in target:
+        return target, target
+    folder, _, name = target.rpartition("/")
+    store = reading_store(folder, storage_options)
+    found = await store.get(name)
+    if found is None:
+        message = f"expected a file at {store}/{name}, found none"
+        raise NotFoundError(message)
+    return found.to_bytes(), f"{store}/{name}"
 
 
 def _of_zarr(store: Store) -> ReadStore:
@@ -84,10 +112,10 @@ def _of_mapping(mapping: Any) -> Source:
 
 
 def _of_filesystem(filesystem: Any, root: str) -> Source:
-    return LoopStore(partial(_filesystem_here, filesystem, root))
+    return LoopStore(partial(_filesystem_here, filesystem, root), _close_filesystem)
 
 
-def _filesystem_here(filesystem: Any, root: str) -> Store:
+def _filesystem_here(filesystem: Any, root: str) -> FsspecStore:
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     if isinstance(filesystem, AsyncFileSystemWrapper):
@@ -96,6 +124,13 @@ def _filesystem_here(filesystem: Any, root: str) -> Store:
         return FsspecStore(AsyncFileSystemWrapper(filesystem, asynchronous=True), True, root)
     options = {**filesystem.storage_options, "asynchronous": True, "skip_instance_cache": True}
     return FsspecStore(type(filesystem)(*filesystem.storage_args, **options), True, root)
+
+
+async def _close_filesystem(store: FsspecStore) -> None:
+    for name in ("_session", "_s3"):  # what an asynchronous file system leaves to its user
+        session = getattr(store.fs, name, None)
+        if session is not None:
+            await session.close()
 
 
 @dataclass
