@@ -80,7 +80,7 @@ class CommitPlan:
         self.arrays: dict[tuple[str, int], ArrayState] = {}
         self.at_once: set[ChunkId] = set()
         self.payload: list[bytes] = []
-        self._raw = raw
+        self._payload_end = raw
         for array in whole:
             self._add_open_chunks(array)
         for write in writes:
@@ -180,9 +180,9 @@ class CommitPlan:
             values = source[piece.source]
             data = pack(values)
             start = [cut.start for cut in piece.inside]
-            offset = self._raw + sum(map(len, self.payload))
-            entries.append([index, start, values.shape, offset, len(data)])
+            entries.append([index, start, values.shape, self._payload_end, len(data)])
             self.payload.append(data)
+            self._payload_end += len(data)
         return entries
 
 

@@ -29,6 +29,7 @@ from savers._files import make_side_folder
 from savers._ledger import Home, Ledger, replay
 from savers._location import ledger_folder
 from savers._locks import Lock, is_abandoned, moment
+from savers._open_chunks import OpenChunks
 from savers._publishing import Publisher, refuse_changed
 from savers._regions import pieces
 from savers._store import MappingStore
@@ -79,7 +80,7 @@ class Session:
         self._lock = self._make_lock()
         self._ledger: Ledger | None = None
         self._created = False
-        self._blocks: dict[ChunkId, NDArray[Any]] = {}
+        self.open_chunks = OpenChunks()
         self._recent: tuple[Any, NDArray[Any]] | None = None
         self._dirty = False
         self._timer: threading.Timer | None = None
@@ -224,7 +225,7 @@ class Session:
         ledger, self._ledger = self._ledger, None
         if ledger is not None:
             ledger.close()
-        self._blocks.clear()
+        self.open_chunks.clear()
         self._recent = None
         self.chunks.close()
         if self._lock is not None:
@@ -329,22 +330,22 @@ class Session:
 
     def _keep_open(self, plan: CommitPlan, chunk: ChunkId) -> None:
         """Bring an open chunk in memory up to the commit, and forget one that is in the store."""
-        array = self.ledger.state.array(chunk[0], chunk[1])
+        array, block = self.ledger.state.array(chunk[0], chunk[1]), self.open_chunks.get(chunk)
         if array is None or chunk[2] not in array.loose:
-            self._blocks.pop(chunk, None)
-        elif chunk in self._blocks:
-            plan.apply(chunk, self._blocks[chunk])
+            self.open_chunks.forget(chunk)
+        elif block is not None:
+            plan.apply(chunk, block)
         elif self._has_room(array):
-            self._blocks[chunk] = self._load(array, chunk[2])
+            self.open_chunks.keep(chunk, self._load(array, chunk[2]))
 
     def _has_room(self, array: ArrayState) -> bool:
         """Open chunks beyond the limit stay in the ledger alone, and are read when they fill."""
         size = math.prod(array.layout.chunks) * array.layout.values_dtype.itemsize
-        return sum(block.nbytes for block in self._blocks.values()) + size <= self.chunks.limit
+        return self.open_chunks.nbytes + size <= self.chunks.limit
 
     def chunk_block(self, array: ArrayState, index: Index) -> NDArray[Any]:
         """Return the committed values of a chunk; the caller must not change them."""
-        block = self._blocks.get((array.layout.name, array.layout.generation, index))
+        block = self.open_chunks.get((array.layout.name, array.layout.generation, index))
         return self._load(array, index) if block is None else block
 
     def _load(self, array: ArrayState, index: Index) -> NDArray[Any]:

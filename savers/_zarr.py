@@ -366,8 +366,9 @@ def _publish_v3(
             if group not in table:
                 table[group] = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
                 store.put(f"{group}/zarr.json", _dump(table[group]))
-        store.put(f"{name}/zarr.json", _dump(node))
-        table[name] = node
+        if table.get(name) != node:  # else it was put before the root that says so
+            store.put(f"{name}/zarr.json", _dump(node))
+            table[name] = node
     for name in gone:
         table.pop(name, None)
     root["attributes"] = _without(named, {**root["attributes"], **attrs})

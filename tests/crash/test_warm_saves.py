@@ -85,3 +85,15 @@ def test_a_warm_save_to_an_object_store_puts_chunks_and_a_record_and_asks_nothin
     assert sorted(chunks) == [("put", "dataset/c/1/0"), ("put", "dataset/c/2/0")]
     assert kind == "put"
     assert record.startswith("dataset/.ledger/")
+
+
+def test_only_arrays_that_changed_are_published_again():
+    store = Noting()
+    with ZarrSaver(store) as saver:
+        saver.save({f"a{number}": np.arange(8.0)[None] for number in range(5)})
+        saver.flush()
+        store.asked.clear()
+        saver.save({"a3": np.arange(8.0)[None], "new": np.arange(3)})
+        saver.flush()
+    documents = [key for kind, key in store.asked if kind == "put" and key.endswith("zarr.json")]
+    assert sorted(documents) == ["a3/zarr.json", "new/zarr.json", "zarr.json"]
