@@ -33,6 +33,7 @@ from savers._hdf5_publish import (
     chunk_key,
     chunk_prefix,
     is_dataset,
+    of_root,
     opened,
     shown_shape,
 )
@@ -189,7 +190,7 @@ class HDF5Format:
         return sorted(names)
 
     def create_root(self, store: Store, store_id: str, attrs: Mapping[str, Any]) -> None:
-        for name, value in attrs.items():
+        for name, value in of_root(attrs).items():
             self.linker.value(name, value)  # refused now or never
         as_file_store(store).note_birth(store_id, self.name)
 

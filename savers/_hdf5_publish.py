@@ -178,7 +178,7 @@ class Assembly:
 
     def _root_attributes(self) -> dict[str, Any]:
         """Return the attributes of the root; those under the name of an array are its own."""
-        return {n: v for n, v in self.attrs.items() if n not in self.state.arrays}
+        return {n: v for n, v in of_root(self.attrs).items() if n not in self.state.arrays}
 
     # -- the next file -----------------------------------------------------------------------------
 
@@ -344,6 +344,11 @@ def shown_shape(file: h5py.File, layout: ArrayLayout) -> Index | None:
         and generation_of(dataset) == layout.generation
     )
     return tuple(dataset.shape) if same else None
+
+
+def of_root(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of the root: a mapping is for an array, which may be yet to come."""
+    return {name: value for name, value in attrs.items() if not isinstance(value, dict)}
 
 
 def make_groups(file: h5py.File, name: str, settings: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ class Job:
     Parameters
     ----------
     path : str
-        The Zarr store.
+        The store; its suffix tells the format.
     count : int
         Number of forecasts.
     executor : str

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from savers import ZarrSaver
+from savers import HDF5Saver, NetCDFSaver, ZarrSaver
 from taskmanager._task import Task
 from taskmanager.demo._model import BarotropicModel
 from taskmanager.demo._states import analysis, perturbation
@@ -19,13 +19,28 @@ if TYPE_CHECKING:
 
     Item = tuple[np.datetime64, int]
 
-__all__ = ["FIELDS", "LEAD_TIMES", "MEMBERS", "SEED", "ForecastTask", "items", "labels", "saver"]
+__all__ = [
+    "FIELDS",
+    "LEAD_TIMES",
+    "MEMBERS",
+    "SAVERS",
+    "SEED",
+    "ForecastTask",
+    "items",
+    "labels",
+    "saver",
+]
 
 MEMBERS = 16
 SEED = 20250115
 LEAD_TIMES = np.arange(0, 121, 6).astype("timedelta64[h]")
-FIELDS = ("vorticity", "u", "v")
-DIMS = ("time", "member", "lead_time", "lat", "lon")
+FIELDS = ("vorticity", "u", "v", "vorticity_mean")
+DIMS = {
+    **dict.fromkeys(FIELDS[:3], ("time", "member", "lead_time", "lat", "lon")),
+    "vorticity_mean": ("time", "member", "lat", "lon"),  # as many as CDO reads
+}
+SAVERS: dict[str, type[ZarrSaver | HDF5Saver | NetCDFSaver]]
+SAVERS = {".zarr": ZarrSaver, ".h5": HDF5Saver, ".nc": NetCDFSaver}
 
 _FIRST = np.datetime64("2025-01-15T00", "h")
 _APART = np.timedelta64(91, "D")  # one initial time a season
@@ -54,14 +69,15 @@ class ForecastTask(Task):
         Returns
         -------
         dict of str to ndarray of float32, shape (lead_time, lat, lon)
-            ``vorticity`` (s-1), ``u`` and ``v`` (m s-1).
+            ``vorticity`` (s-1), ``u`` and ``v`` (m s-1), and ``vorticity_mean``, shape
+            (lat, lon), over the lead times.
         """
         time, member = item
         start = analysis(self._model.transform, time)
         if member:
             start = start + perturbation(self._model.transform, self.context.rng, _NOISE)
         fields = self._model.forecast(start, LEAD_TIMES).astype(np.float32)
-        return dict(zip(FIELDS, fields, strict=True))
+        return dict(zip(FIELDS, [*fields, fields[0].mean(axis=0)], strict=True))
 
 
 def items(count: int) -> list[Item]:
@@ -74,8 +90,8 @@ def labels(item: Item) -> dict[str, object]:
     return {"time": item[0], "member": item[1]}
 
 
-def saver(path: Path, count: int) -> ZarrSaver:
-    """Return the saver of the first `count` forecasts: three fields with CF coordinates."""
+def saver(path: Path, count: int) -> ZarrSaver | HDF5Saver | NetCDFSaver:
+    """Return the saver of the first `count` forecasts: four fields with CF coordinates."""
     transform = SphericalTransform()
     coords = {
         "time": _FIRST + np.arange(-(-count // MEMBERS)) * _APART,
@@ -84,14 +100,20 @@ def saver(path: Path, count: int) -> ZarrSaver:
         "lat": transform.lat,
         "lon": transform.lon,
     }
-    return ZarrSaver(path, dims=DIMS, coords=coords, attrs=ATTRS, dtype="float32")
+    kind = SAVERS[path.suffix]
+    return kind(path, dims=DIMS, coords=coords, attrs=ATTRS, dtype="float32")
 
 
 ATTRS: dict[str, object] = {
     "Conventions": "CF-1.11",
     "title": "Ensemble of barotropic forecasts",
     "source": "spectral barotropic vorticity equation, T21",
-    "time": {"standard_name": "forecast_reference_time", "long_name": "initial time"},
+    "history": "saved by python -m taskmanager demo",
+    "time": {
+        "standard_name": "time",
+        "long_name": "initial time",
+        "units_metadata": "leap_seconds: none",
+    },
     "member": {"standard_name": "realization", "long_name": "ensemble member", "units": "1"},
     "lead_time": {"standard_name": "forecast_period", "long_name": "lead time"},
     "lat": {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"},
@@ -99,6 +121,11 @@ ATTRS: dict[str, object] = {
     "vorticity": {
         "standard_name": "atmosphere_relative_vorticity",
         "long_name": "relative vorticity",
+        "units": "s-1",
+    },
+    "vorticity_mean": {
+        "standard_name": "atmosphere_relative_vorticity",
+        "long_name": "relative vorticity, mean over the forecast",
         "units": "s-1",
     },
     "u": {"standard_name": "eastward_wind", "long_name": "eastward wind", "units": "m s-1"},

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "tell"]
 
-_STORE = "forecast.zarr"
+_STORES = {"zarr": "forecast.zarr", "hdf5": "forecast.h5", "netcdf": "forecast.nc"}
 _PICTURE = "forecast.png"
 
 
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m taskmanager demo``."""
     add = parser.add_argument
     add("--out", type=Path, default=Path("demo-out"), metavar="PATH", help="folder (%(default)s)")
-    add("--saver", choices=("zarr",), default="zarr", help="format of the output (%(default)s)")
+    add(
+        "--saver", choices=tuple(_STORES), default="zarr", help="format of the output (%(default)s)"
+    )
     executors = ("processes", "threads", "serial")
     add("--executor", choices=executors, default="processes", help="where forecasts run")
     add("--workers", type=_positive, default=0, metavar="N", help="number of workers")
@@ -58,7 +60,9 @@ def tell(options: argparse.Namespace) -> int:
         print(f"demo: {complaint}", file=sys.stderr)
         return 2
     _clear(options.out)
-    job = Job(str(options.out / _STORE), options.items, options.executor, options.workers)
+    job = Job(
+        str(options.out / _STORES[options.saver]), options.items, options.executor, options.workers
+    )
     passed = all(_shown(check) for check in _chapters(job, crash_at, options.out))
     verdict = "every check passed" if passed else "A CHECK FAILED"
     print(f"\nDone in {time.monotonic() - start:.0f} s: {verdict}.")
@@ -69,9 +73,10 @@ def _complaint(options: argparse.Namespace, crash_at: int) -> str:
     """Return why the demo can't start, if it can't."""
     if not 0 <= crash_at < options.items:
         return f"--crash-at: expected 0 to {options.items - 1} (of --items), got {crash_at}"
-    missing = [name for name in ("xarray", "matplotlib") if find_spec(name) is None]
+    needed = ["xarray", "matplotlib", *(["h5netcdf"] if options.saver != "zarr" else [])]
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        return f"needs {' and '.join(missing)}: pip install 'tasksavers[demo]'"
+        return f"needs {' and '.join(missing)}: pip install 'tasksavers[demo,netcdf]'"
     if options.out.exists() and not options.out.is_dir():
         return f"--out: expected a folder, got the file {options.out}"
     foreign = [path.name for path in _content(options.out) if not _is_ours(path)]
@@ -85,7 +90,7 @@ def _content(folder: Path) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name.startswith(Path(_STORE).stem + ".")
+    return path.name.startswith("forecast.")
 
 
 def _clear(folder: Path) -> None:
@@ -143,13 +148,16 @@ def _killed(ended: Ended, crash_at: int) -> Check:
 
 def _look(job: Job, folder: Path) -> Iterator[Check]:
     """Read the store the way any user of xarray would."""
-    from xarray import open_zarr
+    from xarray import open_dataset, open_zarr
 
-    with open_zarr(job.path) as dataset:
+    zarr = job.path.endswith(".zarr")
+    with open_zarr(job.path) if zarr else open_dataset(job.path, engine="h5netcdf") as dataset:
         yield from check_fields(dataset, job.count)
         picture = folder / _PICTURE
         draw(dataset, picture)
         print(f"\n4  What xarray sees\n{dataset}")
     print(f"\n   A map of ensemble mean and spread: {picture}")
     print("   To look yourself, paste this into Python:")
-    print(f'     import xarray; print(xarray.open_zarr("{Path(job.path).resolve()}"))')
+    whole = Path(job.path).resolve()
+    call = f'open_zarr("{whole}")' if zarr else f'open_dataset("{whole}", engine="h5netcdf")'
+    print(f"     import xarray; print(xarray.{call})")
