@@ -4,16 +4,18 @@ zarrs hands out no encoded bytes: it writes the objects of an array by itself. S
 array of scratch chunks in a folder of our own, and what it writes there is measured and moved to
 its key like any staged object.
 
-Its settings come from `zarr.config`, which is one for all threads of a process. They stand there
-while such an array is opened, once for every array that is saved to, and under a lock; a thread of
-another program part that opens an array in that very moment gets them as well.
+Its settings come from `zarr.config`, which is one for all threads of a process. They stand there,
+under a lock, while such an array is opened: about a millisecond, at most twice for an array that is
+saved to. A thread of another program part that opens an array in that very moment gets them too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -139,25 +141,14 @@ class ZarrsChunks(FileCodec):
         for slot in range(SLOTS):
             self._free.put(slot)
         self._folder = ""
-        try:
-            self._open("nowhere")  # touches no file
-        except Exception as error:
-            if type(error).__name__ != "UnsupportedMetadataError":
-                raise
+        self._scratch_shape = (*(n * SLOTS for n in chunks[:1]), *chunks[1:])
+        alone = {**metadata, "shape": self._scratch_shape, "attributes": {}}
+        if problem := _problem(json.dumps(alone, sort_keys=True), settings):
             message = (
-                f"{name!r}: pipeline='zarrs' can't encode this array ({error.__cause__}); take "
-                "codecs that zarrs knows (transpose, blosc, zstd, gzip, crc32c, shards), or leave "
-                "pipeline out"
+                f"{name!r}: pipeline='zarrs' can't encode this array ({problem}); take codecs that "
+                "zarrs knows (transpose, blosc, zstd, gzip, crc32c, shards), or leave pipeline out"
             )
-            raise InvalidInputError(message) from error
-
-    def _open(self, folder: str) -> ChunkArray:
-        from zarr.storage import LocalStore
-
-        first = tuple(n * SLOTS for n in self.chunks[:1])
-        shape = (*first, *self.chunks[1:])
-        with _WINDOW.configured(self.settings):
-            return ChunkArray(self.metadata, shape, LocalStore(folder))
+            raise InvalidInputError(message)
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -203,7 +194,8 @@ class ZarrsChunks(FileCodec):
         with self._opening:
             if self._scratch is None:
                 make_side_folder(Path(self._folder))
-                self._scratch = self._open(self._folder)
+                shape = self._scratch_shape
+                self._scratch = _open(self.metadata, shape, self._folder, self.settings)
             return self._scratch
 
     @contextlib.contextmanager
@@ -219,6 +211,29 @@ class ZarrsChunks(FileCodec):
             yield region, f"{self._folder}/{key}"
         finally:
             self._free.put(slot)
+
+
+def _open(
+    metadata: Mapping[str, Any], shape: tuple[int, ...], folder: str, settings: ZarrsSettings
+) -> ChunkArray:
+    """Return an array that zarrs reads and writes; nothing is touched by that."""
+    from zarr.storage import LocalStore
+
+    with _WINDOW.configured(settings):
+        return ChunkArray(metadata, shape, LocalStore(folder))
+
+
+@functools.lru_cache(maxsize=256)
+def _problem(document: str, settings: ZarrsSettings) -> str:
+    """Return what zarrs has against an array, "" for nothing; asked once for arrays alike."""
+    from zarrs.pipeline import UnsupportedMetadataError
+
+    metadata = json.loads(document)
+    try:
+        _open(metadata, tuple(metadata["shape"]), "nowhere", settings)
+    except UnsupportedMetadataError as error:
+        return str(error.__cause__)
+    return ""
 
 
 def _write(path: str, data: bytes | memoryview) -> None:
@@ -244,6 +259,7 @@ class _Window:
     @contextlib.contextmanager
     def configured(self, settings: ZarrsSettings) -> Iterator[None]:
         import zarr
+        import zarrs  # noqa: F401 -- while nothing is changed, for it takes time
 
         if self._user not in (0, os.getpid()):
             message = (
