@@ -79,12 +79,16 @@ def nothing() -> None:
 # -- Zarr --------------------------------------------------------------------------------------
 
 
-def ours(stack: Stack, path: Path) -> Seconds:
+def ours(stack: Stack, path: Path, **settings: Any) -> Seconds:
     from savers import ZarrSaver
 
     options = {"shards": stack.shards} if stack.shard else {}
-    saver = ZarrSaver(path, chunks=stack.chunks, **options)
+    saver = ZarrSaver(path, chunks=stack.chunks, **options, **settings)
     return clocked(stack, lambda _, values: saver.save(values), saver.close)
+
+
+def ours_with_zarrs(stack: Stack, path: Path) -> Seconds:
+    return ours(stack, path, pipeline="zarrs")
 
 
 def tensors(stack: Stack, path: Path) -> Seconds:

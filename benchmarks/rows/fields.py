@@ -83,6 +83,7 @@ def entry(
 def entries(group: str) -> tuple[Contender, ...]:
     return (
         entry("ours", group, arrays.ours, arrays.check_zarr, "ours"),
+        entry("ours with zarrs", group, arrays.ours_with_zarrs, arrays.check_zarr, "ours", "zarrs"),
         entry("tensorstore", group, arrays.tensors, arrays.check_zarr, "peer", "tensorstore"),
         entry("zarr", group, arrays.zarr_python, arrays.check_zarr),
         entry("zarr with zarrs", group, arrays.zarrs, arrays.check_zarr, "peer", "zarrs"),
