@@ -146,18 +146,24 @@ class LocalStore:
                 return None
             if self.synced:
                 sync_file(path)
-            self._ensure_folder(os.path.dirname(target))
-            os.replace(path, target)
-        self._note(os.path.dirname(target))
+            self._rename(path, target)
         return data
 
     def publish(self, token: str, key: str) -> None:
         """Rename a staged object to its key."""
         path = f"{self._root}/{key}"
-        folder = os.path.dirname(path)
         with storage_errors("replace", path):
+            self._rename(f"{self._scratch}/{token}", path)
+
+    def _rename(self, source: str, target: str) -> None:
+        folder = target.rpartition("/")[0]
+        self._ensure_folder(folder)
+        try:
+            os.replace(source, target)
+        except FileNotFoundError:  # somebody removed the folder since, or it was none
+            self._known.clear()
             self._ensure_folder(folder)
-            os.replace(f"{self._scratch}/{token}", path)
+            os.replace(source, target)
         self._note(folder)
 
     def staged(self) -> Sequence[str]:

@@ -72,6 +72,26 @@ def test_a_local_object_is_whole_or_absent(tmp_path):
     assert store.get("a/b") == b"newer than that"
 
 
+@pytest.mark.parametrize("way", ["put", "write", "take"])
+def test_a_folder_that_was_none_or_is_gone_is_made_when_it_is_asked_for_again(tmp_path, way):
+    store = LocalStore(tmp_path / "store", tmp_path / "scratch")
+    (tmp_path / "given").write_bytes(b"one")
+
+    def store_one():
+        if way == "take":
+            store.take(str(tmp_path / "given"), "a/b/c")
+        else:
+            getattr(store, way)("a/b/c", b"one")
+
+    store.put("a/first", b"")
+    (tmp_path / "store/a/b").write_bytes(b"in the way")
+    with pytest.raises(StorageError, match="Not a directory"):
+        store_one()
+    (tmp_path / "store/a/b").unlink()
+    store_one()
+    assert store.get("a/b/c") == b"one"
+
+
 def test_short_writes_are_continued(tmp_path, monkeypatch):
     store = LocalStore(tmp_path / "out", tmp_path / "scratch")
     write, writev = os.write, os.writev
