@@ -23,6 +23,7 @@ from savers.errors import (
 )
 
 if TYPE_CHECKING:
+    from savers._async_zarr import AsyncZarrSaver
     from savers._chunked import ChunkedSaver
     from savers._hdf5 import HDF5Saver
     from savers._netcdf import NetCDFSaver
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyExistsError",
+    "AsyncZarrSaver",
     "BlockingReadError",
     "ChunkedSaver",
     "ClosedError",
@@ -66,6 +68,7 @@ __all__ = [
 
 #: Loaded when they are first asked for, so that a worker or a command starts at once.
 _LATER = {
+    "AsyncZarrSaver": "savers._async_zarr",
     "ChunkedSaver": "savers._chunked",
     "Finding": "savers._verify",
     "HDF5Saver": "savers._hdf5",

@@ -141,9 +141,7 @@ class ChunkStore:
         return Parcel(codec.shares(stored), put, stored.nbytes)
 
     def _put(self, state: State, array: ArrayState, index: Index, parts: Sequence[Bytes]) -> Put:
-        size, crc = 0, 0
-        for part in parts:
-            size, crc = size + len(part), crc32c(part, crc)
+        size, crc = _sums(parts)
         key, token = self._destination(state, array, index)
         if self._staging is not None and token:
             self._staging.stage(token, *parts)
@@ -168,6 +166,21 @@ class ChunkStore:
             index in array.chunks or visible(array, index, state)
         )
         return key, self._new_token() if waits else ""
+
+    def put_whole(self, layout: ArrayLayout, index: Index, block: NDArray[Any], token: str) -> Put:
+        """Encode a chunk and put it at its key in one step: readers see the old or the new one.
+
+        `token` is the name that it has aside until it is whole, in stores that need one.
+        """
+        parts = self.codec(layout).parts(to_stored(block))
+        size, crc = _sums(parts)
+        key = self.format.chunk_key(layout, index)
+        if self._staging is None:
+            self.store.write(key, *parts)
+        else:
+            self._staging.stage(token, *parts)
+            self._staging.publish(token, key)
+        return Put((layout.name, layout.generation, index), size, crc, "", key)
 
     def drop(self, puts: Sequence[Put]) -> None:
         """Remove what waits aside for a record that will not come."""
@@ -214,8 +227,8 @@ class ChunkStore:
 
     def remove_unknown(self, array: ArrayState) -> None:
         """Remove objects of commits that never got their record."""
-        if array.adopted:
-            return
+        if array.adopted or array.layout.meta.get("writers"):
+            return  # another program's, or of writers that may be at work
         for index, key in list(self.format.chunks_in(self.store, array.layout)):
             if index not in array.chunks:
                 self.store.delete(key)
@@ -269,6 +282,13 @@ def visible(array: ArrayState, index: Index, state: State) -> bool:
     first = list(map(mul, index, array.layout.chunks))
     shown = (array.published, array.before)
     return any(shape is not None and all(map(lt, first, shape)) for shape in shown)
+
+
+def _sums(parts: Sequence[Bytes]) -> tuple[int, int]:
+    size, crc = 0, 0
+    for part in parts:
+        size, crc = size + len(part), crc32c(part, crc)
+    return size, crc
 
 
 # -- values as bytes -----------------------------------------------------------------------------

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from savers._format import Format
     from savers._jobs import JobLedger
+    from savers._state import ArrayLayout
 
 __all__ = ["ChunkedSaver"]
 
@@ -386,6 +387,13 @@ class ChunkedSaver(Saver):
         names = [array_name] if isinstance(array_name, str) else list(array_name)
         for name in names:
             self._added[check_array_name(str(name))] = (axes, kwargs)
+
+    def chunks_of(self, dims: Sequence[str], shape: Sequence[int]) -> dict[str, Any]:
+        """Return `chunks` and `shards` that follow from the dimensions of a labelled array."""
+        return {}
+
+    def check_chunks(self, layout: ArrayLayout) -> None:
+        """Compare them with those of an array that is there."""
 
     def _require_labels(self) -> None:
         if self.approach != "append":

@@ -179,6 +179,7 @@ class LabelledPlan:
         there = self.plan.existing(name)
         if there is not None:
             self._check_kind(there.layout)
+            self.saver.check_chunks(there.layout)
             self._grids(axes)
             return there
         return self._create(name, axes, dtype, self._extent(axes), cells)
@@ -189,6 +190,19 @@ class LabelledPlan:
             self.label(dimension, given)
         sizes = {**axes.sizes, **{dim: len(labels.values) for dim, labels in self.labels.items()}}
         return tuple(sizes[dim] for dim in axes.dims)
+
+    def check(self, array: ArrayState, axes: Axes) -> None:
+        """Compare the labels of a write with an array.
+
+        Raises
+        ------
+        InvalidInputError, CoordinateNotFoundError
+            They don't fit.
+        """
+        for dimension, given in axes.labels.items():
+            self.label(dimension, given)
+        layout = array.layout
+        placed(layout.meta["dims"], layout.shape, axes, self.labels, layout.name)
 
     def _check_kind(self, layout: ArrayLayout) -> None:
         if layout.growing:
@@ -201,12 +215,14 @@ class LabelledPlan:
     def _create(
         self, name: str, axes: Axes, dtype: np.dtype[Any], shape: Index, cells: Sequence[str]
     ) -> ArrayState:
+        options = {**self.saver.chunks_of(axes.dims, shape), **self._options(axes)}
         planner = self.saver.planner(
-            self.session, self._options(axes), labels=self.labels, dims={name: axes.dims}
+            self.session, options, labels=self.labels, dims={name: axes.dims}
         )
-        self.plan.planner = planner
         at = tuple(axes.dims.index(dim) for dim in cells if dim in axes.dims)
         layout = planner.fixed(name, shape, dtype, tuple(sorted(at)))
+        if self.saver.supports_parallel_writes:
+            layout.meta["writers"] = True  # its chunks are in the streams of writers
         self._grids(axes)
         return self.plan.create(layout)
 

@@ -140,7 +140,7 @@ class Lock:
         with storage_errors("lock", self.path):
             make_side_folder(self.path.parent)
             refuse_link(self.path)
-            if _create(self.path, mine):
+            if create_lock_file(self.path, mine):
                 return True
             return is_abandoned(self.path) and self._take_over(mine)
 
@@ -260,7 +260,7 @@ def _write(path: Path, holder: Holder) -> None:
         os.close(descriptor)
 
 
-def _create(path: Path, holder: Holder) -> bool:
+def create_lock_file(path: Path, holder: Holder) -> bool:
     """Make the lock file appear whole, where there is none."""
     aside = path.with_name(f"{path.name}.{holder.token}")
     _write(aside, holder)
@@ -283,7 +283,7 @@ def _exclusive(path: Path, mine: Holder) -> Iterator[None]:
     """
     deadline = time.monotonic() + PATIENCE
     with _queue(path.parent, deadline) as my_turn:
-        while not _create(path, mine):
+        while not create_lock_file(path, mine):
             if is_abandoned(path) or (my_turn and _left_by(mine, path)):
                 with contextlib.suppress(OSError):
                     path.unlink()

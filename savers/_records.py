@@ -127,7 +127,7 @@ def _fold_commit(state: State, record: dict[str, Any], raw: memoryview, raw_at: 
         state.arrays[name].extend(tuple(shape))
     for entry in record.get("arrays", ()):
         _fold_entry(state, entry, raw, raw_at)
-    _fold_parts(state, record.get("parts", {}))
+    _fold_labelled(state, record)
     if "job" in record:
         _fold_items(state.jobs[record["job"]], record, raw)
     for name, stale in record.get("replace", {}).items():
@@ -150,12 +150,14 @@ def _fold_entry(state: State, entry: dict[str, Any], raw: memoryview, raw_at: in
         array.settle(tuple(start), tuple(stop), status)
 
 
-def _fold_parts(state: State, parts: dict[str, list[Any]]) -> None:
-    """Values that are written of cells that are not whole by them alone."""
-    for name, boxes in parts.items():
+def _fold_labelled(state: State, record: dict[str, Any]) -> None:
+    """Values that are written of cells that are not whole by them alone; streams of writers."""
+    for name, boxes in record.get("parts", {}).items():
         if (array := state.array(name)) is not None:
             for start, stop in boxes:
                 array.cover(tuple(start), tuple(stop))
+    if "taken_over" in record:
+        state.settings["taken_over"] = record["taken_over"]
 
 
 def _drop(state: State, name: str) -> None:

@@ -104,7 +104,7 @@ class Session:
         """Return the state without taking the dataset, for checks before anything changes."""
         if self._ledger is not None:
             return self._ledger.state
-        return replay(self._home(), self.dataset)[0]
+        return replay(self.home(), self.dataset)[0]
 
     def crashed(self) -> bool:
         """Return whether the last owner of the dataset died with it open."""
@@ -112,11 +112,11 @@ class Session:
 
     def has_ledger(self) -> bool:
         """Return whether the dataset has a ledger of its own."""
-        return bool(self._home().streams(self.dataset))
+        return bool(self.home().streams(self.dataset))
 
     def array_of_others(self, name: str) -> tuple[str, ArrayState] | None:
         """Return the dataset of this store that keeps an array, when it is another than this."""
-        home = self._home()
+        home = self.home()
         for dataset in home.datasets():
             if dataset != self.dataset:
                 array = replay(home, dataset)[0].arrays.get(name)
@@ -151,7 +151,8 @@ class Session:
                 raise
         return self.ledger.state
 
-    def _home(self) -> Home:
+    def home(self) -> Home:
+        """Return where the ledger lies."""
         if self.folder is not None:
             return Home(self.folder, None)
         if not isinstance(self.store, MappingStore):
@@ -160,9 +161,9 @@ class Session:
         return Home(None, self.store, f"{self.dataset}/.ledger/")
 
     def _open_ledger(self) -> None:
-        ledger = Ledger(self._home(), self.dataset, synced=self.synced)
+        ledger = Ledger(self.home(), self.dataset, synced=self.synced)
         if ledger.existed and not self._same_store(ledger):
-            ledger = Ledger(self._home(), self.dataset, synced=self.synced)
+            ledger = Ledger(self.home(), self.dataset, synced=self.synced)
         self._ledger, self._created = ledger, ledger.existed
         if ledger.existed:
             ledger.begin()
@@ -408,6 +409,10 @@ class Session:
             self._dirty = False
             self._last_publish = time.monotonic()
             self._publish_cost = self._last_publish - begin
+
+    def mark_changed(self) -> None:
+        """Have the next publication show what was appended beside commits."""
+        self._dirty = True
 
     def remove_generation(self, layout: ArrayLayout, generation: int) -> None:
         """Delete all chunk objects of a generation that readers don't see."""

@@ -174,6 +174,12 @@ class Staged:
             raise ClosedError("these values were released; stage them again")
         return source.array()
 
+    @property
+    def owned(self) -> bool:
+        """True: nobody else holds the values."""
+        source = self._source
+        return source is not None and (source.owned or self._lent is not None)
+
     def wait(self) -> None:
         """Return once the values are on the host. At once where they came from there."""
         with self._lock:
