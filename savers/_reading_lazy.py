@@ -19,7 +19,7 @@ from zarr.core.sync import sync
 
 from savers._reading_chunks import cells_of, touched
 from savers._reading_decoded import DecodedArray, decoding, selected
-from savers._reading_loop import MOST_ON_LOOP, run_apart
+from savers._reading_loop import paced
 from savers._reading_store import supplying
 
 if TYPE_CHECKING:
@@ -138,12 +138,10 @@ class StoredArray(BackendArray):
 
         async def decode() -> Any:
             with decoding(f"can't decode {self.name} in {array.store}"):
-                return await self.source.async_getitem(key)
+                return then(await self.source.async_getitem(key))
 
         with supplying(await array.store.fetch(keys)):
-            if nbytes > MOST_ON_LOOP:
-                return await run_apart(decode, then)
-            return then(await decode())
+            return await paced(nbytes, decode)
 
     def _objects(self, key: Key) -> tuple[list[str], int]:
         """Return the keys of the objects that hold a selection, and their decoded size in bytes."""

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-__all__ = ["MOST_ON_LOOP", "home", "run_apart", "running_loop", "side_by_side", "work"]
+__all__ = ["MOST_ON_LOOP", "home", "paced", "running_loop", "side_by_side"]
 
 T = TypeVar("T")
 
@@ -46,37 +46,29 @@ async def side_by_side(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def work(nbytes: int, task: Callable[[], T]) -> T:
-    """Run a function that waits for nothing, and let everything else on the loop have its turn.
+async def paced(nbytes: int, task: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine that works rather than waits, so that everything else has its turn.
 
     Parameters
     ----------
     nbytes : int
-        How much it works on; over `MOST_ON_LOOP` it runs in a worker thread.
-    task : callable
+        How much it works on. Up to `MOST_ON_LOOP` it runs on the event loop, one after another:
+        fifty that become ready together don't hold up the loop together. Else it runs in a worker
+        thread, on as many as there are cores.
+    task : coroutine function
+        It waits for no request; those that it makes all the same go to the loop that called.
     """
     loop = asyncio.get_running_loop()
     if nbytes > MOST_ON_LOOP:
         async with _places.setdefault(loop, asyncio.Semaphore(os.cpu_count() or 1)):
-            return await asyncio.to_thread(task)
+            return await asyncio.to_thread(_apart, task, loop)
     async with _turns.setdefault(loop, asyncio.Lock()):
-        done = task()
-        await asyncio.sleep(0)  # fifty of these that become ready together don't follow at once
+        done = await task()
+        await asyncio.sleep(0)
         return done
 
 
-async def run_apart(task: Callable[[], Coroutine[Any, Any, T]], then: Callable[[T], T]) -> T:
-    """Run a coroutine that waits for no request, and a function on its result, in a worker thread.
-
-    Requests that it makes all the same go to the loop that called.
-    """
-    loop = asyncio.get_running_loop()
-
-    def decode() -> T:
-        home.set(loop)
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            found = runner.run(task())
-        return then(found)
-
-    async with _places.setdefault(loop, asyncio.Semaphore(os.cpu_count() or 1)):
-        return await asyncio.to_thread(decode)
+def _apart(task: Callable[[], Coroutine[Any, Any, T]], caller: asyncio.AbstractEventLoop) -> T:
+    home.set(caller)
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        return runner.run(task())

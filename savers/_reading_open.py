@@ -12,8 +12,15 @@ from xarray.backends import BackendEntrypoint, StoreBackendEntrypoint
 from xarray.core.indexing import LazilyIndexedArray
 
 from savers._reading_lazy import LazyArray, NeededError
-from savers._reading_loop import side_by_side, work
-from savers._reading_zarr import GatheredStore, gather, note_missing, prefetch, undecided
+from savers._reading_loop import paced, side_by_side
+from savers._reading_zarr import (
+    VARIABLE_COST,
+    GatheredStore,
+    gather,
+    note_missing,
+    prefetch,
+    undecided,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,9 +29,6 @@ if TYPE_CHECKING:
     from savers._reading_store import ReadStore
 
 __all__ = ["open_group"]
-
-#: Opening a variable takes about as long as decoding this many bytes.
-VARIABLE_COST = 1 << 15
 
 
 async def open_group(
@@ -53,7 +57,14 @@ async def open_group(
     """
     options = dict(options)
     consolidated = options.pop("consolidated", None)
-    gathered = GatheredStore(await gather(store, group or "", consolidated=consolidated))
+    found = await gather(store, group or "", consolidated=consolidated)
+
+    async def loaded() -> GatheredStore:
+        made = GatheredStore(found)
+        made.load()
+        return made
+
+    gathered = await paced(VARIABLE_COST // 4 * len(found.members or ()), loaded)
     steps = [prefetch(gathered, options)]
     if options.get("mask_and_scale", True) and options.get("decode_cf", True):
         steps.append(_mask(gathered, ledger))
@@ -79,21 +90,20 @@ class _Opening:
     async def dataset(self, options: Mapping[str, Any]) -> xarray.Dataset:
         arrays = self.store.stored.values()
         cells = sum(box.values.nbytes for array in arrays for box in array.boxes)
+
+        async def opened() -> xarray.Dataset:
+            given: Any = self
+            return xarray.open_dataset(given, engine=_Engine, **options)
+
         while True:
             try:
-                found = await work(
-                    cells + VARIABLE_COST * len(arrays), lambda: self._opened(options)
-                )
+                found = await paced(cells + VARIABLE_COST * len(arrays), opened)
             except NeededError as needed:  # more than was foreseen
                 await needed.array.keep_all()
             else:
                 for array in arrays:
                     array.boxes.clear()
                 return found
-
-    def _opened(self, options: Mapping[str, Any]) -> xarray.Dataset:
-        given: Any = self
-        return xarray.open_dataset(given, engine=_Engine, **options)
 
     def lazy(self, name: str, chain: Any) -> LazyArray:
         """Return a decoded variable that is read one selection at a time."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import xarray
@@ -14,7 +13,7 @@ from xarray.core.indexing import LazilyIndexedArray
 from zarr.storage import StorePath
 
 from savers._reading_lazy import StoredArray
-from savers._reading_loop import side_by_side
+from savers._reading_loop import paced, side_by_side
 from savers._reading_store import supplying
 from savers._zarr import ID as STORE_ID
 from savers.errors import FormatError, NotFoundError
@@ -22,13 +21,26 @@ from savers.errors import FormatError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from zarr.core.buffer import Buffer
+
     from savers._reading_missing import Missing
     from savers._reading_store import ReadStore
 
-__all__ = ["GatheredStore", "Group", "gather", "note_missing", "prefetch", "undecided"]
+__all__ = [
+    "VARIABLE_COST",
+    "GatheredStore",
+    "Group",
+    "gather",
+    "note_missing",
+    "prefetch",
+    "undecided",
+]
 
 ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata", ".zarray")
 NODE = {3: ("zarr.json",), 2: (".zarray", ".zattrs")}
+
+#: Opening a variable takes about as long as decoding this many bytes.
+VARIABLE_COST = 1 << 15
 
 Node = zarr.AsyncArray[Any] | zarr.AsyncGroup
 
@@ -41,14 +53,15 @@ class Group:
     ----------
     store : ReadStore
     node : zarr.AsyncGroup
-    members : mapping of str to zarr.AsyncArray or zarr.AsyncGroup
+    members : mapping of str to zarr.AsyncArray or zarr.AsyncGroup, or None
+        None while they are not known.
     root : mapping
         Attributes of the store's root.
     """
 
     store: ReadStore
     node: zarr.AsyncGroup
-    members: Mapping[str, Node]
+    members: Mapping[str, Node] | None
     root: Mapping[str, Any]
 
 
@@ -75,28 +88,37 @@ async def gather(store: ReadStore, group: str, *, consolidated: bool | None = No
     if not any(documents.values()):
         message = f"expected a Zarr store at {store}, found none"
         raise NotFoundError(message)
+    for path in {"", group}:
+        if documents[_join(path, "zarr.json")]:  # the newer of two formats counts
+            documents |= {_join(path, name): None for name in ROOT[1:]}
     with supplying(documents):
-        root = await _open_root(store, consolidated=consolidated)
-        node = await _child(root, group) if group else root
+        found = await paced(_cost(documents), lambda: _parsed(store, group, consolidated))
+    if found.members is None:
+        return replace(found, members=await _listed(store, found.node))
+    return found
+
+
+def _cost(documents: Mapping[str, Buffer | None]) -> int:
+    """Return how many bytes of decoding take as long as understanding these documents."""
+    return VARIABLE_COST * sum(len(found) for found in documents.values() if found) // 1000
+
+
+async def _parsed(store: ReadStore, path: str, consolidated: bool | None) -> Group:  # noqa: FBT001
+    try:
+        root = await zarr.AsyncGroup.open(
+            StorePath(store), zarr_format=None, use_consolidated=consolidated
+        )
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        message = f"expected a Zarr group at {store}, got metadata of none: {error}"
+        raise FormatError(message) from error
+    node = await _child(root, path) if path else root
     if not isinstance(node, zarr.AsyncGroup):
-        message = f"expected a group at {group!r} in {store}, found an array"
+        message = f"expected a group at {path!r} in {store}, found an array"
         raise FormatError(message)
     if root.metadata.consolidated_metadata is None and node.metadata.consolidated_metadata is None:
-        return Group(store, node, await _listed(store, node), root.attrs)
+        return Group(store, node, None, root.attrs)
     members = {name: child async for name, child in _consolidated(node)}
     return Group(store, node, members, root.attrs)
-
-
-async def _open_root(store: ReadStore, *, consolidated: bool | None) -> zarr.AsyncGroup:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Both zarr.json")  # the newer one counts
-        try:
-            return await zarr.AsyncGroup.open(
-                StorePath(store), zarr_format=None, use_consolidated=consolidated
-            )
-        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
-            message = f"expected a Zarr group at {store}, got metadata of none: {error}"
-            raise FormatError(message) from error
 
 
 async def _child(root: zarr.AsyncGroup, path: str) -> Node:
@@ -122,8 +144,12 @@ async def _listed(store: ReadStore, node: zarr.AsyncGroup) -> dict[str, Node]:
     documents = await store.fetch(_join(paths[name], key) for name in names for key in wanted)
     nodes = [name for name in names if documents[_join(paths[name], wanted[0])]]
     groups = {_join(paths[name], ".zgroup"): None for name in nodes}  # arrays have none
-    with supplying({**documents, **groups}):
+
+    async def parsed() -> dict[str, Node]:
         return {name: await node.getitem(name) for name in nodes}
+
+    with supplying({**documents, **groups}):
+        return await paced(_cost(documents), parsed)
 
 
 def _join(path: str, name: str) -> str:
@@ -143,7 +169,9 @@ class GatheredStore(ZarrStore):
 
     def __init__(self, group: Group) -> None:
         self.gathered = group
+        self.nodes: dict[str, Node] = dict(group.members or {})
         self.missing: dict[str, Missing] = {}
+        self.known: dict[str, xarray.Variable] = {}
         self.stored: dict[str, StoredArray] = {}
         masked = group.node.metadata.zarr_format == 2  # what xarray does with either version
         super().__init__(zarr.Group(group.node), mode="r", use_zarr_fill_value_as_mask=masked)
@@ -151,21 +179,26 @@ class GatheredStore(ZarrStore):
     def _fetch_members(self) -> dict[str, Any]:
         return {
             name: zarr.Group(node) if isinstance(node, zarr.AsyncGroup) else zarr.Array(node)
-            for name, node in self.gathered.members.items()
+            for name, node in self.nodes.items()
         }
 
     def open_store_variable(self, name: str) -> xarray.Variable:
         """Return a variable as it is stored, its data a `StoredArray`."""
-        found = ZarrStore.open_store_variable(self, name)
+        found = self._variable(name).copy(deep=False)
         if name in self.missing:
             fill = found.attrs.pop("_FillValue", None)  # saved values may equal it
             found.encoding |= {} if fill is None else {"_FillValue": fill}
-        stored = self.stored.get(name)
-        if stored is None:
-            stored = self.stored[name] = StoredArray(found._data.array)  # noqa: SLF001
-        return xarray.Variable(
-            found.dims, LazilyIndexedArray(stored), found.attrs, found.encoding, fastpath=True
-        )
+        return found
+
+    def _variable(self, name: str) -> xarray.Variable:
+        if name in self.known:
+            return self.known[name]
+        found = ZarrStore.open_store_variable(self, name)
+        stored = self.stored[name] = StoredArray(found._data.array)  # noqa: SLF001
+        lazy = LazilyIndexedArray(stored)
+        made = xarray.Variable(found.dims, lazy, found.attrs, found.encoding, fastpath=True)
+        self.known[name] = made
+        return made
 
 
 def undecided(store: GatheredStore) -> bool:
@@ -187,7 +220,7 @@ def _hides_missing(variable: xarray.Variable) -> bool:
 def note_missing(store: GatheredStore, missing: Mapping[str, Missing]) -> None:
     """Mask the missing cells of arrays, by their paths in the store."""
     variables = ZarrStore.load(store)[0]
-    for name, node in store.gathered.members.items():
+    for name, node in store.nodes.items():
         found = missing.get(node.path)
         if found is None or isinstance(node, zarr.AsyncGroup):
             continue
