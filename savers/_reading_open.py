@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import xarray
-from xarray.backends import BackendEntrypoint, StoreBackendEntrypoint
+from xarray.backends import BackendEntrypoint, StoreBackendEntrypoint, ZarrStore
 from xarray.core.indexing import LazilyIndexedArray
 
 from savers._reading_lazy import LazyArray, NeededError
@@ -61,7 +61,7 @@ async def open_group(
 
     async def loaded() -> GatheredStore:
         made = GatheredStore(found)
-        made.load()
+        ZarrStore.load(made)
         return made
 
     gathered = await paced(VARIABLE_COST // 4 * len(found.members or ()), loaded)
