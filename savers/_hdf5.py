@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from savers._chunked import ChunkedSaver
+from savers._chunking import plan_chunks
 from savers._config import SaverSettings
 from savers._coordinates import time_attributes
 from savers._fill import default_fill
 from savers._format import Facts
 from savers._hdf5_chunks import codec_of, read_object
+from savers._hdf5_datasets import (
+    chunk_index,
+    chunk_key,
+    chunk_prefix,
+    is_dataset,
+    opened,
+    shown_shape,
+)
 from savers._hdf5_layout import (
     KEYWORDS,
     filter_names,
@@ -25,18 +34,7 @@ from savers._hdf5_layout import (
     unpack_fill,
     values_dtype_of,
 )
-from savers._hdf5_publish import (
-    ID,
-    Assembly,
-    Linker,
-    chunk_index,
-    chunk_key,
-    chunk_prefix,
-    is_dataset,
-    of_root,
-    opened,
-    shown_shape,
-)
+from savers._hdf5_publish import ID, Assembly, Linker, of_root
 from savers._single_file import FileStore
 from savers._state import ArrayLayout
 from savers.errors import FormatError
@@ -233,22 +231,21 @@ def as_file_store(store: Store) -> FileStore:
 def _adopted(dataset: h5py.Dataset, name: str, kind: str) -> ArrayLayout:
     """Return the layout of a dataset that another program made."""
     dtype = values_dtype_of(dataset)
-    if dataset.chunks is None:
-        message = (
-            f"{name!r} lies in one piece, which can't grow or change in part: make chunks of it "
-            f"first, e.g. h5repack -l {name}:CHUNK=..."
-        )
+    if not dataset.shape:
+        message = f"{name!r} is a single value, which can't be extended or changed here"
         raise FormatError(message)
     shape, text = tuple(dataset.shape), dtype.kind == "T"
-    growing = bool(shape) and dataset.maxshape[0] is None
+    itemsize = 64 if text else dtype.itemsize
     meta = {
         "format": kind, "dims": _dims(dataset), "along": "",
         "attributes": plain_attributes_of(dataset), "filters": filters_of(dataset),
         "fill": "" if text else pack_fill(dataset.fillvalue, dtype), "asked_fill": True,
+        "whole": dataset.chunks is None,
     }  # fmt: skip
     return ArrayLayout(
-        name, "T" if text else dtype.str, (0, *shape[1:]) if growing else shape, dataset.chunks,
-        growing, (0,) if growing else (), generation=generation_of(dataset), meta=meta,
+        name, "T" if text else dtype.str, (0, *shape[1:]),
+        dataset.chunks or plan_chunks((None, *shape[1:]), itemsize),
+        generation=generation_of(dataset), meta=meta,
     )  # fmt: skip
 
 
@@ -266,6 +263,8 @@ def _dims(dataset: h5py.Dataset) -> list[str]:
 
 def _stored_chunks(dataset: h5py.Dataset, layout: ArrayLayout) -> Iterator[Index]:
     found: list[Index] = []
+    if dataset.chunks is None:
+        return iter(())
     dataset.id.chunk_iter(lambda info: found.append(info.chunk_offset))
     return (tuple(a // n for a, n in zip(at, layout.chunks, strict=True)) for at in found)
 

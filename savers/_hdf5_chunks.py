@@ -135,7 +135,7 @@ def read_object(dataset: h5py.Dataset, layout: ArrayLayout, index: Index) -> byt
     if any(a >= size for a, size in zip(start, dataset.shape, strict=True)):
         return None
     codec = stored_codec(layout)
-    if not isinstance(codec, TextChunks):
+    if not isinstance(codec, TextChunks) and dataset.chunks is not None:
         if dataset.id.get_chunk_info_by_coord(start).byte_offset is None:
             return None
         mask, data = dataset.id.read_direct_chunk(start)

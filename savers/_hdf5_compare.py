@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from savers._hdf5_datasets import opened, shown_shape
 from savers._hdf5_layout import plain_attributes_of
-from savers._hdf5_publish import ID, opened, shown_shape
+from savers._hdf5_publish import ID
 from savers._publishing import shapes
 from savers.errors import SaverError
 

@@ -7,6 +7,7 @@ memory, and kept as JSON in the layout.
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -212,9 +213,10 @@ def attribute_value(value: Any, where: str) -> Any:
     if isinstance(value, (list, tuple)):
         if value and all(isinstance(one, str) for one in value):
             return np.array(value, dtype=h5py.string_dtype("utf-8"))
-        found = np.array(value)
-        if found.dtype.kind in "biuf":
-            return found
+        with contextlib.suppress(ValueError):  # lists of different lengths
+            found = np.array(value)
+            if found.dtype.kind in "biuf":
+                return found
     message = f"attribute {where}: HDF5 holds numbers, text and lists of either, got {value!r}"
     raise InvalidInputError(message)
 

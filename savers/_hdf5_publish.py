@@ -15,15 +15,22 @@ from typing import TYPE_CHECKING, Any
 from crc32c import crc32c
 
 from savers._files import storage_errors
-from savers._hdf5_chunks import create_like, read_object, write_object
+from savers._hdf5_chunks import read_object, write_object
+from savers._hdf5_datasets import (
+    begins_inside,
+    chunk_index,
+    chunk_key,
+    chunk_prefix,
+    create,
+    ends_inside,
+    is_dataset,
+    opened,
+    remove,
+    resized,
+    shown_shape,
+)
 from savers._hdf5_layout import (
-    GENERATION,
     attribute_value,
-    filters_of,
-    generation_of,
-    settled_shape,
-    stored_dtype,
-    stored_fill,
     text_of,
 )
 from savers._held_file import HeldFile
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
     from savers._single_file import FileStore
     from savers._state import ArrayLayout, ArrayState, State, Stored
 
-__all__ = ["ID", "Assembly", "Linker", "opened", "shown_shape"]
+__all__ = ["ID", "Assembly", "Linker", "of_root"]
 
 ID = "tasksavers_store"  # root attribute that ties a file to its ledger
 
@@ -258,20 +265,9 @@ class Assembly:
 
     def _dataset(self, file: h5py.File, layout: ArrayLayout, shape: Index) -> h5py.Dataset:
         """Return the dataset of an array in its shape, made anew for another generation."""
-        there = shown_shape(file, layout)
-        if there is None:
-            remove(file, layout.name)
-            make_groups(file, layout.name, self.linker.settings)
-            dataset = create_like(
-                file, layout.name, layout, shape, settled_shape(layout),
-                fillvalue=stored_fill(layout), **self.linker.settings,
-            )  # fmt: skip
-            if layout.generation:
-                dataset.attrs[GENERATION] = layout.generation
-            return dataset
-        if there != shape:
-            file[layout.name].resize(shape)
-        return file[layout.name]
+        if shown_shape(file, layout) is None:
+            return create(file, layout, shape, self.linker.settings)
+        return resized(file, layout, shape, self.linker.settings)
 
     def _attributes(self, dataset: h5py.Dataset, array: ArrayState, shape: Index) -> None:
         for name, value in self.linker.attributes(array, shape).items():
@@ -297,116 +293,6 @@ def _copy(source: int, target: int, size: int) -> None:
             shutil.copyfileobj(old, new, 1 << 20)
 
 
-# -- datasets ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """Open a file to read.
-
-    Raises
-    ------
-    FormatError
-        Something else lies there.
-    StorageError
-        It can't be read.
-    """
-    import h5py
-
-    with storage_errors("read", path):
-        if not h5py.is_hdf5(path):
-            message = f"expected an HDF5 file at {path}, found something else"
-            raise FormatError(message)
-        try:
-            with h5py.File(path, "r") as file:
-                yield file
-        except (KeyError, RuntimeError) as error:  # h5py's for objects that can't be read
-            message = f"{path} is damaged: {error}"
-            raise FormatError(message) from error
-
-
-def is_dataset(node: object) -> bool:
-    """Return whether something in a file is a dataset."""
-    import h5py
-
-    return isinstance(node, h5py.Dataset)
-
-
-def shown_shape(file: h5py.File, layout: ArrayLayout) -> Index | None:
-    """Return the shape in which a file shows an array; None where it has another or nothing."""
-    dataset = file.get(layout.name)
-    if not is_dataset(dataset):
-        return None
-    same = (
-        dataset.chunks == layout.chunks
-        and dataset.dtype == stored_dtype(layout)
-        and filters_of(dataset) == layout.meta["filters"]
-        and generation_of(dataset) == layout.generation
-    )
-    return tuple(dataset.shape) if same else None
-
-
 def of_root(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of the root: a mapping is for an array, which may be yet to come."""
     return {name: value for name, value in attrs.items() if not isinstance(value, dict)}
-
-
-def make_groups(file: h5py.File, name: str, settings: Mapping[str, Any]) -> None:
-    """Make the groups above a name that are not there."""
-    parts = name.split("/")[:-1]
-    for depth in range(len(parts)):
-        group = "/".join(parts[: depth + 1])
-        if group not in file:
-            file.create_group(group, **settings)
-
-
-def remove(file: h5py.File, name: str) -> None:
-    """Remove a dataset; what it was a scale of is told, and so are its own scales."""
-    dataset = file.get(name)
-    if dataset is None:
-        return
-    if is_dataset(dataset) and dataset.is_scale:
-        _detach(file, dataset)
-    for dimension in dataset.dims if is_dataset(dataset) else ():
-        for scale in dimension.values():
-            dimension.detach_scale(scale)
-    del file[name]
-
-
-def _detach(file: h5py.File, scale: h5py.Dataset) -> None:
-    def visit(_: str, node: object) -> None:
-        for dimension in node.dims if is_dataset(node) else ():  # type: ignore[attr-defined]
-            if scale in dimension.values():
-                dimension.detach_scale(scale)
-
-    file.visititems(visit)
-
-
-# -- where chunks lie ----------------------------------------------------------------------------
-
-
-def chunk_prefix(layout: ArrayLayout) -> str:
-    """Return how the keys of an array's chunks begin."""
-    return f"{layout.name}@{layout.generation}"
-
-
-def chunk_key(layout: ArrayLayout, index: Index) -> str:
-    """Return the key of a chunk."""
-    return f"{chunk_prefix(layout)}/{'.'.join(map(str, index))}"
-
-
-def chunk_index(key: str) -> Index:
-    """Return the index of the chunk with a key."""
-    last = key.rpartition("/")[2]
-    return tuple(int(part) for part in last.split(".")) if last else ()
-
-
-def begins_inside(layout: ArrayLayout, index: Index, shape: Index) -> bool:
-    """Return whether something of a chunk lies within a shape."""
-    return all(i * n < size for i, n, size in zip(index, layout.chunks, shape, strict=True))
-
-
-def ends_inside(layout: ArrayLayout, index: Index, shape: Index) -> bool:
-    """Return whether a chunk lies within a shape as far as its array's rows can reach."""
-    first = (index[0] + 1) * layout.chunks[0] <= shape[0] if index else True
-    return first or not (layout.growing or layout.meta.get("along"))

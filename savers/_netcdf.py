@@ -10,8 +10,8 @@ import numpy as np
 
 from savers._fill import default_fill
 from savers._hdf5 import HDF5Format, HDF5Saver, HDF5Settings, as_file_store
+from savers._hdf5_datasets import opened
 from savers._hdf5_layout import KEYWORDS, library_dtype, pack_fill, planned_filters
-from savers._hdf5_publish import opened
 from savers._netcdf_dimensions import dimensions
 from savers._netcdf_link import NetCDFLinker, axes_in, axes_of
 from savers._netcdf_rules import check_names, stored_dtype, typed_attributes, values_dtype

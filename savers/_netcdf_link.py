@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from savers._hdf5_datasets import is_dataset
 from savers._hdf5_layout import stored_dtype, stored_fill
-from savers._hdf5_publish import Linker, is_dataset
+from savers._hdf5_publish import Linker
 from savers._jobs import ItemStatus
 from savers._netcdf_dimensions import Axes, dimensions
 from savers._netcdf_rules import attribute_value

@@ -25,7 +25,6 @@ import numpy as np
 
 from savers._chunk_store import ChunkStore
 from savers._commit import CommitPlan
-from savers._files import make_side_folder
 from savers._ledger import Home, Ledger, replay
 from savers._location import ledger_folder
 from savers._locks import Lock, is_abandoned, moment
@@ -266,7 +265,6 @@ class Session:
         if self.folder is None:
             yield
             return
-        make_side_folder(self.folder)
         with moment(self.folder / "@root.lock"):
             yield
 

@@ -165,9 +165,7 @@ class FileStore:
 
     def next_file(self) -> Path:
         """Return where the next file is built."""
-        make_side_folder(self.folder)
-        make_side_folder(self.folder / "staged")
-        return self.folder / "staged" / f"{self.mark}{uuid.uuid4().hex}.next"
+        return self.folder / f"{self.mark}{uuid.uuid4().hex}.next"
 
     def require_room(self, keys: Collection[str]) -> None:
         """Refuse to build the next file where the old one and these chunks would not fit.
@@ -190,8 +188,9 @@ class FileStore:
             os.replace(built, self.path)
             self._renamed = True
         self.barrier()
-        with storage_errors("delete", self._birth):
-            self._birth.unlink(missing_ok=True)
+        if self._birth.exists():
+            with storage_errors("delete", self._birth):
+                self._birth.unlink(missing_ok=True)
 
     def keep(self, keys: Collection[str]) -> None:
         """Forget all chunks but these: the file has them."""
@@ -200,6 +199,6 @@ class FileStore:
     def remove_leftovers(self) -> None:
         """Remove what a crash left of a next file."""
         with contextlib.suppress(OSError):
-            for entry in os.scandir(self.folder / "staged"):
+            for entry in os.scandir(self.folder):
                 if entry.name.startswith(self.mark) and entry.name.endswith(".next"):
                     os.unlink(entry.path)

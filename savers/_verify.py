@@ -249,6 +249,7 @@ class Chunks:
                 if problem := self._problem(layout, index, token, stored):
                     self.report.add(layout.name, key, problem)
         self._unknown()
+        self.store.close()
 
     def _problem(self, layout: ArrayLayout, index: Index, token: str, stored: Stored) -> str:
         try:
