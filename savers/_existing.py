@@ -15,7 +15,9 @@ from savers._frames import read_frames
 from savers._hdf5 import HDF5Format, file_kind
 from savers._ledger import Home, replay
 from savers._location import ledger_folder, locate
-from savers._locks import is_dead, read_holder
+from savers._locks import Lock, is_dead
+from savers._object_lock import ObjectLock
+from savers._object_store import ObjectStore
 from savers._single_file import FileStore
 from savers._store import MappingStore
 from savers._zarr import ZarrFormat
@@ -68,22 +70,22 @@ class Dataset:
     name : str
     home : Home
         Where its streams lie.
-    lock : Path or None
-        Its lock file; None where the store has none.
+    lock : Lock, ObjectLock or None
+        Who may write; None where the store has no locks.
     """
 
     name: str
     home: Home
-    lock: Path | None
+    lock: Lock | ObjectLock | None
 
     def holder(self) -> Holder | None:
         """Return who writes to it now."""
-        found = None if self.lock is None else read_holder(self.lock)
+        found = None if self.lock is None else self.lock.read()
         return None if found is None or is_dead(found, time.time()) else found
 
     def crashed(self) -> bool:
         """Return whether its last writer ended without closing it."""
-        return self.lock is not None and self.lock.exists() and self.holder() is None
+        return self.lock is not None and self.lock.is_there() and self.holder() is None
 
     def stream_stamp(self) -> tuple[str, int]:
         """Return the newest stream and its size."""
@@ -190,14 +192,24 @@ def _datasets(location: Location) -> list[Dataset]:
     if location.path is not None:
         folder = ledger_folder(location.path)
         home = Home(folder, None)
-        return [
-            Dataset(name, home, folder / f"{quote(name, safe='')}.lock") for name in home.datasets()
-        ]
-    store = location.store
-    if not isinstance(store, MappingStore):
+        return [Dataset(name, home, Lock(folder / _lock(name), name)) for name in home.datasets()]
+    if location.beside is not None:
+        return [_in_bucket(location, name) for name in Home(None, location.beside).datasets()]
+    if not isinstance(location.store, (MappingStore, ObjectStore)):
         return []
-    marks = {key.partition("/.ledger/")[0] for key in store.list("") if "/.ledger/" in key}
-    return [Dataset(name, Home(None, store, f"{name}/.ledger/"), None) for name in sorted(marks)]
+    keys = location.store.list("")
+    marks = {key.partition("/.ledger/")[0] for key in keys if "/.ledger/" in key}
+    return [_in_bucket(location, name) for name in sorted(marks)]
+
+
+def _in_bucket(location: Location, name: str) -> Dataset:
+    keys, prefix = location.ledger(name)
+    lock = ObjectLock(keys, prefix + _lock(name), name) if isinstance(keys, ObjectStore) else None
+    return Dataset(name, Home(None, keys, prefix), lock)
+
+
+def _lock(dataset: str) -> str:
+    return f"{quote(dataset, safe='')}.lock"
 
 
 def _sequential(location: Location) -> Path | None:

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 
 from savers._files import make_side_folder, storage_errors, sync_folder, write_all
 from savers._frames import Frame, encode_frame, raw_offset, read_frames
+from savers._object_stream import ObjectStream, load_stream, seal_stream
 from savers._records import fold, snapshot
 from savers._state import PieceRef, State
 from savers.errors import LedgerCorruptedError, StorageError
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from savers._store import MappingStore
+    from savers._store import KeyStore
 
-__all__ = ["FORMAT", "FileStream", "Ledger", "ObjectStream", "replay"]
+__all__ = ["FORMAT", "FileStream", "Ledger", "replay"]
 
 #: Version of the ledger format; raised when an older reader would misread a newer ledger.
 FORMAT = 1
@@ -59,6 +60,11 @@ class FileStream:
         self.size = 0
         self.damaged = False
         self._descriptor = -1
+
+    @property
+    def full(self) -> bool:
+        """A file takes any number of records."""
+        return False
 
     def create(self, frames: Sequence[bytes]) -> None:
         """Begin the stream with `frames`; it appears whole or not at all."""
@@ -127,6 +133,11 @@ class FileStream:
             raise StorageError(errno.EIO, message)
         return data
 
+    def remove(self) -> None:
+        """Remove the stream, whose place another one took."""
+        with contextlib.suppress(OSError):  # left there, the next opening removes it
+            self.path.unlink()
+
     def close(self) -> None:
         """Let go of the file. Idempotent."""
         if self._descriptor >= 0:
@@ -138,47 +149,17 @@ class StreamLostError(StorageError):
     """The stream may have lost what was appended last; it must be written anew."""
 
 
-class ObjectStream:
-    """Records in a store without appends: one object each, numbered."""
-
-    def __init__(self, store: MappingStore, prefix: str) -> None:
-        self.store = store
-        self.prefix = prefix
-        self.size = 0
-        self._objects: list[tuple[int, bytes]] = []
-
-    def create(self, frames: Sequence[bytes]) -> None:
-        """Begin the stream with `frames` in one object."""
-        self.append(b"".join(frames))
-
-    def append(self, frame: bytes) -> int:
-        """Put one frame; return where it begins."""
-        begin = self.size
-        self.store.put(f"{self.prefix}/{len(self._objects):012d}", frame)
-        self._objects.append((begin, frame))
-        self.size += len(frame)
-        return begin
-
-    def read(self, at: int, size: int) -> bytes:
-        """Return bytes of the stream."""
-        begin, frame = next(entry for entry in reversed(self._objects) if entry[0] <= at)
-        return frame[at - begin : at - begin + size]
-
-    def close(self) -> None:
-        """Forget the stream. Idempotent."""
-        self._objects = []
-
-
 # -- a folder of streams ---------------------------------------------------------------------------
 
 
 class Home:
     """Where the streams of a store's ledger lie: a local folder, or a prefix of a mapping."""
 
-    def __init__(self, folder: Path | None, store: MappingStore | None, prefix: str = "") -> None:
+    def __init__(self, folder: Path | None, store: KeyStore | None, prefix: str = "") -> None:
         self.folder = folder
         self.store = store
         self.prefix = prefix
+        self._loaded: dict[str, int] = {}
 
     def streams(self, dataset: str) -> list[str]:
         """Return the names of a dataset's streams, oldest first."""
@@ -199,7 +180,7 @@ class Home:
         names = {k[len(self.prefix) :].partition("/")[0] for k in keys}
         return sorted(name for name in names if "@" in name)
 
-    def _store(self) -> MappingStore:
+    def _store(self) -> KeyStore:
         if self.store is None:
             message = "a ledger needs a folder or a store"
             raise LedgerCorruptedError(message)
@@ -215,13 +196,18 @@ class Home:
         """Return the bytes of a stream, None where there is none."""
         if self.folder is not None:
             return _mapped(self.folder / f"{name}.log")
-        store = self._store()
-        keys = sorted(store.list(f"{self.prefix}{name}/"))
-        for number, key in enumerate(keys):
-            if not key.endswith(f"/{number:012d}"):
-                message = f"ledger {name} lacks its record object number {number}"
-                raise LedgerCorruptedError(message)
-        return memoryview(b"".join(store.get(key) or b"" for key in keys))
+        objects = load_stream(self._store(), self.prefix + name)
+        self._loaded[name] = len(objects or ())
+        return None if objects is None else memoryview(b"".join(objects))
+
+    def seal(self, name: str) -> bool:
+        """Keep the writer of a stream from appending; False where it did so since the `load`.
+
+        A file needs no seal: its writer is on this host, or finds its lease gone.
+        """
+        if self.folder is not None or name not in self._loaded:
+            return True
+        return seal_stream(self._store(), self.prefix + name, self._loaded[name])
 
     def set_aside(self, name: str) -> str:
         """Take a stream out of use without losing it; return where it went."""
@@ -242,8 +228,7 @@ class Home:
                 (self.folder / f"{name}.log").unlink()
             return
         store = self._store()
-        for key in list(store.list(f"{self.prefix}{name}/")):
-            store.delete(key)
+        store.delete_all(list(store.list(f"{self.prefix}{name}/")))
 
 
 def _mapped(path: Path) -> memoryview | None:
@@ -269,17 +254,21 @@ def replay(home: Home, dataset: str) -> tuple[State, str]:
     LedgerCorruptedError
         A record before the last one is damaged, or the format is newer than this program.
     """
+    return _replay(home, dataset)[:2]
+
+
+def _replay(home: Home, dataset: str) -> tuple[State, str, memoryview | None]:
     names, data = home.streams(dataset), None
     while names and data is None:
         data = home.load(names[-1])
         if data is None:  # its owner went on in a new stream at this moment
             names = home.streams(dataset)
     if data is None:
-        return State(), ""
+        return State(), "", None
     state = State()
     for frame in read_frames(data, names[-1]):
         _fold(state, frame, names[-1])
-    return state, names[-1]
+    return state, names[-1], data
 
 
 #: What folding a record that says nonsense raises.
@@ -318,8 +307,7 @@ class Ledger:
         self.home = home
         self.dataset = dataset
         self.synced = synced
-        self.state, self._old = replay(home, dataset)
-        self._read_old = home.load(self._old) if self._old else None
+        self.state, self._old, self._read_old = _replay(home, dataset)
         self._stream: FileStream | ObjectStream | None = None
         self._snapshot = 0  # bytes of the stream when it began
         self._compact_at = 0
@@ -339,6 +327,8 @@ class Ledger:
 
     def begin(self, store_id: str | None = None) -> None:
         """Start the stream that this writer appends to, with a snapshot of the state."""
+        while self._old and not self.home.seal(self._old):  # the last writer is still at it
+            self.state, self._old, self._read_old = _replay(self.home, self.dataset)
         self.state.store_id = store_id or self.state.store_id or uuid.uuid4().hex
         self._compact()
 
@@ -361,9 +351,7 @@ class Ledger:
     ) -> None:
         """Go on in the new stream; pieces are from now on read from it."""
         self._old = name
-        if self._stream is not None:
-            self._stream.close()
-        self._stream, self._read_old = stream, None
+        before, self._stream, self._read_old = self._stream, stream, None
         fresh = State()
         for frame in read_frames(memoryview(b"".join(frames)), name):
             if frame.record["kind"] in ("array", "header"):
@@ -376,6 +364,10 @@ class Ledger:
                 array.loose = theirs[key].loose
         self._snapshot = stream.size
         self._compact_at = 4 * stream.size + COMPACT_BYTES
+        if before is not None:
+            before.remove()
+            before.close()
+            return
         for old in self.home.streams(self.dataset):
             if old != name:
                 self.home.remove(old)
@@ -399,7 +391,7 @@ class Ledger:
             raise
         raw_at = raw_offset(frame)
         fold(self.state, record, memoryview(frame)[raw_at:-1], begin + raw_at)
-        if stream.size > self._compact_at:
+        if stream.full or stream.size > self._compact_at:
             self._compact_at += COMPACT_BYTES  # tried again later where there is no room now
             with contextlib.suppress(StorageError):
                 self._compact()

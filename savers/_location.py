@@ -6,15 +6,19 @@ import os
 import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from savers._secrets import masked, secrets_of, without_secrets
-from savers._store import LocalStore, MappingStore, ObstoreMapping, ZarrMemory
+from savers._object_options import open_bucket, open_reader
+from savers._object_requests import BUDGET, Requests
+from savers._object_store import ObjectStore
+from savers._secrets import secrets_of, without_secrets
+from savers._store import LocalStore, MappingStore, ZarrMemory
 from savers.errors import FormatError, InvalidInputError, InvalidTypeError
 
 if TYPE_CHECKING:
-    from savers._store import Store
+    from savers._store import KeyStore, Store
 
 __all__ = ["Location", "ledger_folder", "local", "locate", "require_folder"]
 
@@ -32,12 +36,30 @@ class Location:
     path : Path or None
         The folder or file, where it is local.
     store : Store
+    beside : ObjectStore or None
+        Where the ledger lies, where that is beside the store in a bucket.
     """
 
     name: str
     identity: str
     path: Path | None
     store: Store
+    beside: ObjectStore | None = None
+
+    def ledger(self, dataset: str) -> tuple[KeyStore, str]:
+        """Return the objects that keep the ledger of a dataset, and the prefix of their keys.
+
+        Raises
+        ------
+        FormatError
+            It is kept in a folder, or nowhere.
+        """
+        if self.beside is not None:
+            return self.beside, ""
+        if isinstance(self.store, (MappingStore, ObjectStore)):
+            return self.store, f"{dataset}/.ledger/"
+        message = f"{self.name} can't keep a ledger"
+        raise FormatError(message)
 
 
 #: URL schemes that obstore serves, and the scheme it knows them by.
@@ -73,9 +95,7 @@ def locate(
     if kind.startswith("zarr.storage."):
         return _locate_zarr(target, synced=synced)
     if kind.startswith("obstore."):
-        mapping = ObstoreMapping(target)
-        secrets = secrets_of("", getattr(target, "config", None))
-        return Location(kind, f"object:{id(target)}", None, MappingStore(mapping, kind, secrets))
+        return _locate_obstore(target, kind, synced=synced)
     if isinstance(target, MutableMapping):
         return _locate_mapping(target, synced=synced)
     message = f"expected a path, URL, mapping or store, got {type(target).__name__}"
@@ -126,18 +146,8 @@ def _refuse_mangled_url(text: str) -> None:
 
 def _locate_url(scheme: str, url: str, options: Mapping[str, Any] | None) -> Location:
     shown, secrets = without_secrets(url), secrets_of(url, options)
-    if scheme in _OBSTORE and not options:
-        from obstore.exceptions import BaseError
-        from obstore.store import from_url
-
-        try:
-            mapping: MutableMapping[str, Any] = ObstoreMapping(
-                from_url(url, client_options={"allow_http": True} if scheme == "http" else None)
-            )
-        except (BaseError, ValueError) as error:
-            message = f"can't use {shown}: {masked(str(error), secrets)}"
-            raise InvalidInputError(message) from None
-        return Location(shown, shown, None, MappingStore(mapping, shown, secrets))
+    if scheme in _OBSTORE:
+        return _in_bucket(f"{_OBSTORE[scheme]}://{url.partition('://')[2]}", options)
     import fsspec
 
     if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
@@ -147,6 +157,34 @@ def _locate_url(scheme: str, url: str, options: Mapping[str, Any] | None) -> Loc
         raise InvalidInputError(message)
     mapping = fsspec.get_mapper(url, **dict(options or {}))
     return Location(shown, shown, None, MappingStore(mapping, shown, secrets))
+
+
+def _in_bucket(url: str, options: Mapping[str, Any] | None) -> Location:
+    """A place in a bucket; its ledger lies beside it, as that of a local folder does."""
+    bucket = open_bucket(url, options)
+    budget = BUDGET if bucket.budget is None else bucket.budget
+    name = f"{bucket.url}/{bucket.path}".rstrip("/")
+    requests = Requests(name, bucket.secrets, budget)
+    reader = partial(open_reader, url, options)
+    if not bucket.path:  # nothing lies beside a bucket
+        whole = ObjectStore(bucket.client, name, requests=requests, secrets=bucket.secrets)
+        whole.reader = reader
+        return Location(name, bucket.identity, None, whole)
+    ledger = f"{bucket.path}.ledger/"
+    store = ObjectStore(
+        bucket.client, name, f"{bucket.path}/", scratch=f"{ledger}staged/", requests=requests,
+        secrets=bucket.secrets,
+    )  # fmt: skip
+    store.reader = reader
+    return Location(name, bucket.identity, None, store, store.beside(ledger))
+
+
+def _locate_obstore(target: Any, kind: str, *, synced: bool) -> Location:
+    if kind == "obstore.store.LocalStore" and target.prefix is not None:
+        return local(Path(target.prefix), synced=synced)
+    secrets = secrets_of("", getattr(target, "config", None))
+    store = ObjectStore(target, kind, secrets=secrets)
+    return Location(kind, f"object:{id(target)}", None, store)
 
 
 def _locate_zarr(store: Any, *, synced: bool) -> Location:
@@ -181,6 +219,8 @@ def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Locat
             return local(Path(mapping.root), synced=synced)  # type: ignore[attr-defined]
     name = str(getattr(mapping, "root", None) or type(mapping).__name__)
     protocol = getattr(filesystem, "protocol", None)
+    if protocol and type(filesystem).__name__ == "S3FileSystem":
+        return _in_bucket(f"s3://{mapping.root}", _options_of(filesystem))  # type: ignore[attr-defined]
     if protocol and hasattr(mapping, "root"):
         scheme = protocol if isinstance(protocol, str) else protocol[0]
         root = str(mapping.root)
@@ -188,6 +228,13 @@ def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Locat
         secrets = secrets_of(root, getattr(filesystem, "storage_options", None))
         return Location(identity, identity, None, MappingStore(mapping, identity, secrets))
     return Location(name, f"object:{id(mapping)}", None, MappingStore(mapping, name))
+
+
+def _options_of(filesystem: Any) -> dict[str, Any]:
+    """Return how a file system of s3fs was made; its positional arguments have names, too."""
+    named = zip(("anon", "endpoint_url", "key", "secret", "token"), filesystem.storage_args,
+                strict=False)  # fmt: skip
+    return {**dict(named), **filesystem.storage_options}
 
 
 def require_folder(location: Location) -> None:

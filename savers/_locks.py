@@ -129,6 +129,18 @@ class Lock:
         self.holder = mine
         self._renew_later()
 
+    def read(self) -> Holder | None:
+        """Return who the lock names; None where it can't be read."""
+        return read_holder(self.path)
+
+    def is_there(self) -> bool:
+        """Return whether somebody took the lock and did not let go of it."""
+        return self.path.exists()
+
+    def abandoned(self) -> bool:
+        """Return whether the last holder died with it."""
+        return is_abandoned(self.path)
+
     def _wanted_file(self) -> Path:
         return self.path.with_name(self.path.name + ".wanted")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from savers._store import ChangedError
 from savers.errors import LedgerMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from savers._chunk_store import Block, Put
     from savers._format import Format
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
     from savers._state import ArrayState, State
     from savers._store import Store
 
-__all__ = ["Publisher", "refuse_changed", "shapes"]
+__all__ = ["Publisher", "patiently", "refuse_changed", "shapes"]
+
+#: Attempts to change a root document that others change, too.
+ROOT_ATTEMPTS = 20
 
 Index = tuple[int, ...]
 
@@ -60,6 +65,14 @@ def refuse_changed(fmt: Format, store: Store, where: str, state: State) -> None:
             raise LedgerMismatchError(message)
 
 
+def patiently(change: Callable[[], None]) -> None:
+    """Change documents that other writers change, too: where one did, look at them again."""
+    for _ in range(ROOT_ATTEMPTS):
+        with contextlib.suppress(ChangedError):
+            return change()
+    return change()
+
+
 class Publisher:
     """One publication of a session: open chunks, arrays, and last the root that names them all."""
 
@@ -76,13 +89,17 @@ class Publisher:
         entries = self._entries(puts)
         if entries:
             self._record(entries, puts)
-        with session.root_lock():
-            attrs = self.state.settings.get("attrs", {})
-            gone = list(self.state.gone)
-            session.format.publish(store, self.state, self.shapes, attrs, gone)
+        patiently(self._publish_documents)
         store.barrier()
         self._remove_gone()
         self._remove_stale()
+
+    def _publish_documents(self) -> None:
+        attrs = self.state.settings.get("attrs", {})
+        gone = list(self.state.gone)
+        store = self.session.store
+        with self.session.root_lock():
+            self.session.format.publish(store, self.state, self.shapes, attrs, gone)
 
     def _open_chunks(self) -> Iterator[Block]:
         """Chunks that are shown, but of which something is only in the ledger."""

@@ -14,9 +14,10 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from savers._location import locate
+from savers._object_store import ObjectStore as Bucket
 from savers._reading_store import LoopStore, ReadStore, cut
 from savers._secrets import harmless, without_secrets
-from savers._store import MappingStore, ObstoreMapping
+from savers._store import MappingStore
 from savers.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def reading_store(target: object, storage_options: Mapping[str, Any] | None = No
         return _of_folder(location.path)
     store = location.store
     secrets = getattr(store, "secrets", ())
+    if isinstance(store, Bucket):
+        return ReadStore(ObjectStore(store.reader(), read_only=True), location.name, secrets)
     mapping = store.mapping if isinstance(store, MappingStore) else None
     found = ReadStore(_of_mapping(mapping), location.name, secrets)
     if isinstance(target, str):
@@ -104,8 +107,6 @@ def _of_folder(path: Path) -> ReadStore:
 
 
 def _of_mapping(mapping: Any) -> Source:
-    if isinstance(mapping, ObstoreMapping):
-        return ObjectStore(mapping.store, read_only=True)
     if hasattr(mapping, "fs") and hasattr(mapping, "root"):
         return _of_filesystem(mapping.fs, mapping.root)
     return MappingSource(mapping)

@@ -27,12 +27,13 @@ from savers._chunk_store import ChunkStore
 from savers._commit import CommitPlan
 from savers._ledger import Home, Ledger, replay
 from savers._location import ledger_folder
-from savers._locks import Lock, is_abandoned, moment
+from savers._locks import Lock, moment
+from savers._object_lock import ObjectLock
+from savers._object_store import ObjectStore
 from savers._open_chunks import OpenChunks
-from savers._publishing import Publisher, refuse_changed
+from savers._publishing import Publisher, patiently, refuse_changed
 from savers._regions import pieces
-from savers._store import MappingStore
-from savers.errors import ClosedError, FormatError, StorageError
+from savers.errors import ClosedError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -86,11 +87,18 @@ class Session:
         self._last_publish = float("-inf")
         self._publish_cost = 0.0
 
-    def _make_lock(self) -> Lock | None:
-        if self.folder is None:
+    def _make_lock(self) -> Lock | ObjectLock | None:
+        name = f"{quote(self.dataset, safe='')}.lock"
+        subject = f"{self.dataset!r} in {self.location.name}"
+        if self.folder is not None:
+            return Lock(self.folder / name, subject)
+        keys, prefix = self.location.ledger(self.dataset)
+        if not isinstance(keys, ObjectStore):
             return None
-        path = self.folder / f"{quote(self.dataset, safe='')}.lock"
-        return Lock(path, f"{self.dataset!r} in {self.location.name}")
+        lock = ObjectLock(keys.beside(keys.prefix + prefix), name, subject)
+        if isinstance(self.store, ObjectStore):
+            self.store.keep_aside(f"{keys.prefix}{prefix}staged/", lock.assert_held)
+        return lock
 
     # -- opening -----------------------------------------------------------------------------------
 
@@ -107,7 +115,7 @@ class Session:
 
     def crashed(self) -> bool:
         """Return whether the last owner of the dataset died with it open."""
-        return self._ledger is None and self._lock is not None and is_abandoned(self._lock.path)
+        return self._ledger is None and self._lock is not None and self._lock.abandoned()
 
     def has_ledger(self) -> bool:
         """Return whether the dataset has a ledger of its own."""
@@ -154,10 +162,7 @@ class Session:
         """Return where the ledger lies."""
         if self.folder is not None:
             return Home(self.folder, None)
-        if not isinstance(self.store, MappingStore):
-            message = f"{self.location.name} can't keep a ledger"
-            raise FormatError(message)
-        return Home(None, self.store, f"{self.dataset}/.ledger/")
+        return Home(None, *self.location.ledger(self.dataset))
 
     def _open_ledger(self) -> None:
         ledger = Ledger(self.home(), self.dataset, synced=self.synced)
@@ -270,13 +275,16 @@ class Session:
 
     def _create(self) -> None:
         """The store has its id before the ledger has a record."""
+        patiently(self._create_root)
+        self._created = True
+
+    def _create_root(self) -> None:
         with self.root_lock():
             _, store_id = self.format.store_id(self.store)
             store_id = store_id or uuid.uuid4().hex
             self.format.create_root(self.store, store_id, self.attrs)
         self.store.barrier()
         self.ledger.begin(store_id)
-        self._created = True
 
     def commit(
         self,

@@ -9,20 +9,34 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from savers._files import make_side_folder, storage_errors, sync_file, sync_folder, write_parts
 from savers._secrets import masked, shows
-from savers.errors import StorageError
+from savers.errors import StorageError, StoreInUseError
 
-__all__ = ["LocalStore", "MappingStore", "ObstoreMapping", "StagingStore", "Store", "ZarrMemory"]
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, MutableMapping, Sequence
+
+__all__ = [
+    "ChangedError",
+    "KeyStore",
+    "LocalStore",
+    "MappingStore",
+    "StagingStore",
+    "Store",
+    "ZarrMemory",
+]
 
 #: Folders remembered as being there; a chunk grid of many axes has one for each of its rows.
 MOST_KNOWN = 10_000
 
 Bytes = bytes | bytearray | memoryview
+
+
+class ChangedError(StoreInUseError):
+    """An object is not the one that was read before; a document can be read and put again."""
 
 
 class Store(Protocol):
@@ -74,6 +88,28 @@ class StagingStore(Store, Protocol):
 
     def drop_staged(self, token: str) -> None:
         """Remove an object aside; no error where there is none."""
+
+
+class KeyStore(Protocol):
+    """What a ledger of record objects needs of a store."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return the object, None where there is none."""
+
+    def get_all(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Return several objects."""
+
+    def create(self, key: str, data: Bytes) -> None:
+        """Put an object where none is; `StoreInUseError` where it can be seen that one is."""
+
+    def put(self, key: str, data: Bytes) -> None:
+        """Create or replace an object."""
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove objects; no error where there are none."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys below a prefix."""
 
 
 # -- local files ---------------------------------------------------------------------------------
@@ -310,6 +346,19 @@ class MappingStore:
         with self._errors("delete", key), contextlib.suppress(KeyError, FileNotFoundError):
             del self.mapping[key]
 
+    def get_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return several objects."""
+        return [self.get(key) for key in keys]
+
+    def create(self, key: str, data: Bytes) -> None:
+        """Put an object where none should be; a mapping can't make sure of that."""
+        self.put(key, data)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove objects; no error where there are none."""
+        for key in keys:
+            self.delete(key)
+
     def list(self, prefix: str) -> Iterator[str]:
         with self._errors("list", prefix):
             keys = list(self.mapping)
@@ -354,29 +403,3 @@ class ZarrMemory(MappingStore):
         from zarr.core.buffer import default_buffer_prototype
 
         return default_buffer_prototype().buffer.from_bytes(data)
-
-
-class ObstoreMapping(MutableMapping[str, bytes]):
-    """An obstore store (S3, GCS, Azure, HTTP, memory) as a mapping."""
-
-    def __init__(self, store: Any) -> None:
-        self.store = store
-
-    def __getitem__(self, key: str) -> bytes:
-        try:
-            return bytes(self.store.get(key).bytes())
-        except FileNotFoundError as error:
-            raise KeyError(key) from error
-
-    def __setitem__(self, key: str, data: bytes) -> None:
-        self.store.put(key, data)
-
-    def __delitem__(self, key: str) -> None:
-        self.store.delete(key)
-
-    def __iter__(self) -> Iterator[str]:
-        for batch in self.store.list():
-            yield from (entry["path"] for entry in batch)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)

@@ -301,7 +301,7 @@ URLS = [
 @pytest.mark.may_leak("files", reason="obstore's event loop lives as long as the process")
 @pytest.mark.parametrize("url", URLS, ids=["user", "at", "query"])
 def test_secrets_of_a_url_enter_no_repr_error_or_pickle(url):
-    saver = ZarrSaver(url, "a")
+    saver = ZarrSaver(url, "a", storage_options={"retry_timeout": 0.3})
     assert CANARY not in texts(saver)
     assert CANARY.encode() not in pickle.dumps(saver)
     with pytest.raises(StorageError) as caught:  # nobody listens there

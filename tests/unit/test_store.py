@@ -12,6 +12,7 @@ import pytest
 from savers import InvalidInputError, StorageError
 from savers._location import locate
 from savers._names import check_array_name
+from savers._object_store import ObjectStore
 from savers._store import LocalStore, MappingStore
 from tests.stores import KINDS, Place, tree
 
@@ -25,7 +26,10 @@ def _woken(tmp_path_factory):
 
 @pytest.fixture(params=KINDS)
 def store(request, tmp_path):
-    return locate(Place(request.param, tmp_path).target).store
+    store = locate(Place(request.param, tmp_path).target).store
+    yield store
+    if isinstance(store, ObjectStore):
+        store.close()
 
 
 def test_objects_are_put_got_listed_and_deleted(store):
@@ -33,6 +37,7 @@ def test_objects_are_put_got_listed_and_deleted(store):
     store.put("a/b", b"one")
     store.put("a/c/d", bytearray(b"two"))
     store.write("ab", memoryview(b"three"))
+    store.barrier()
     assert (store.get("a/b"), store.get("a/c/d"), store.get("ab")) == (b"one", b"two", b"three")
     assert sorted(store.list("")) == ["a/b", "a/c/d", "ab"]
     assert sorted(store.list("a/")) == ["a/b", "a/c/d"]

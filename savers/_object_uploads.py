@@ -1,0 +1,94 @@
+"""Uploads side by side: as many threads as there is work for, within a bound on their bytes.
+
+The threads are daemons of our own, because the standard executors refuse work once the
+interpreter begins to exit, which is when a saver that was left open publishes what it has.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Uploads"]
+
+#: Bytes on their way at a time; an upload larger than that goes alone.
+MOST_BYTES = 128 << 20
+
+
+class Uploads:
+    """Calls that are under way until `wait` returns.
+
+    Parameters
+    ----------
+    most : int
+        Threads at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._queue: deque[tuple[Callable[[], None], int]] = deque()
+        self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
+        self._open = self._bytes = self._idle = 0
+        self._ending = False
+        self._errors: list[BaseException] = []
+
+    def submit(self, call: Callable[[], None], size: int) -> None:
+        """Have a call done in the background; waits while too many bytes are on their way."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._bytes or self._bytes + size <= MOST_BYTES)
+            self._queue.append((call, size))
+            self._open += 1
+            self._bytes += size
+            if self._idle < len(self._queue) and len(self._threads) < self.most:
+                self._start()
+            self._changed.notify_all()
+
+    def _start(self) -> None:
+        name = f"savers-upload-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (entry := self._next()) is not None:
+            call, size = entry
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001 -- raised by `wait`
+                with self._changed:
+                    self._errors.append(error)
+            del call, entry  # what they hold is the caller's
+            with self._changed:
+                self._open -= 1
+                self._bytes -= size
+                self._changed.notify_all()
+
+    def _next(self) -> tuple[Callable[[], None], int] | None:
+        with self._changed:
+            self._idle += 1
+            self._changed.wait_for(lambda: self._queue or self._ending)
+            self._idle -= 1
+            return self._queue.popleft() if self._queue else None
+
+    def wait(self) -> None:
+        """Return once every call is done; raise what the first one that failed raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open)
+            errors, self._errors = self._errors, []
+        if errors:
+            raise errors[0]
+
+    def close(self) -> None:
+        """End the threads when the calls are done. Idempotent; a later call starts new ones."""
+        with self._changed:
+            self._ending = True
+            threads, self._threads = self._threads, []
+            self._changed.notify_all()
+        for thread in threads:
+            thread.join()
+        self._ending = False
