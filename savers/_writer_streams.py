@@ -21,7 +21,8 @@ from savers.errors import StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from savers._ledger import FileStream, ObjectStream
+    from savers._ledger import FileStream
+    from savers._object_stream import ObjectStream
     from savers._state import State
 
 __all__ = ["Replica", "WriterStream", "writers_of"]

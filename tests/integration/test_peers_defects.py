@@ -78,7 +78,7 @@ def test_a_bucket_is_a_bucket_and_no_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     saver = ZarrSaver("s3://bucket/x", storage_options={
         "key": "k", "secret": "s", "endpoint_url": "http://127.0.0.1:9",
-        "config_kwargs": {"retries": {"max_attempts": 0}},
+        "retry_timeout": 0.3,
     })  # fmt: skip
     with pytest.raises(OSError, match="bucket/x"):
         saver.save([1.0])
