@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Piece", "Region", "box", "chunk_box", "from_indices", "pieces", "rows"]
+__all__ = ["Piece", "Region", "box", "from_indices", "pieces", "rows"]
 
 Selector = slice | np.ndarray  # slice(start, stop) with 0 <= start <= stop, or int64 indices
 
@@ -190,16 +190,6 @@ def _grouped(
         within = points[:, places] - (chunk * sizes)[:, None]
         grouped.append((tuple(int(c) for c in chunk), tuple(within), places))
     return grouped
-
-
-def chunk_box(
-    chunk: tuple[int, ...], chunks: tuple[int, ...], extent: tuple[int, ...]
-) -> tuple[slice, ...]:
-    """Return the cells of a chunk that lie in an array of shape `extent`."""
-    return tuple(
-        slice(i * n, min((i + 1) * n, size))
-        for i, n, size in zip(chunk, chunks, extent, strict=True)
-    )
 
 
 # -- indices as users write them -----------------------------------------------------------------
