@@ -20,7 +20,7 @@ from savers._object_lock import ObjectLock
 from savers._object_store import ObjectStore
 from savers._single_file import FileStore
 from savers._store import MappingStore
-from savers._zarr import ZarrFormat
+from savers._zarr import ZarrFormat, format_of
 from savers.errors import NotFoundError, SaverError
 
 if TYPE_CHECKING:
@@ -170,10 +170,8 @@ def _format(location: Location, datasets: Sequence[Dataset]) -> tuple[Format, bo
     """Return the format, and whether a store of it is there at all."""
     if location.path is not None and not location.path.is_dir():
         return _file_format(location, location.path, datasets)
-    for number, keys in ((3, ("zarr.json",)), (2, (".zgroup", ".zarray"))):
-        if any(location.store.get(key) is not None for key in keys):
-            return ZarrFormat(3 if number == 3 else 2), True
-    return ZarrFormat(3), False
+    there = format_of(location.store)
+    return ZarrFormat(there or 3), there is not None
 
 
 def _file_format(

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import struct
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from savers._state import State
     from savers._store import Store
 
-__all__ = ["ZarrFormat", "ZarrSaver"]
+__all__ = ["ZarrFormat", "ZarrSaver", "format_of"]
 
 ID = "tasksavers_store"  # root attribute that ties a store to its ledger
 Document = dict[str, Any]
@@ -88,11 +89,12 @@ class ZarrFormat:
             message = f"{new.name!r}: shards need zarr_format=3"
             raise InvalidInputError(message)
         try:
-            zarr.create_array(
-                zarr.storage.MemoryStore(memory), shape=new.shape, dtype=_stored_dtype(new.dtype),
-                chunks=new.chunks, shards=new.shards, fill_value=fill, attributes=dict(attributes),
-                zarr_format=self.zarr_format, **options,
-            )  # fmt: skip
+            with _bytes_are_meant(new.dtype):
+                zarr.create_array(
+                    zarr.storage.MemoryStore(memory), shape=new.shape, chunks=new.chunks,
+                    shards=new.shards, dtype=_stored_dtype(new.dtype), fill_value=fill,
+                    attributes=dict(attributes), zarr_format=self.zarr_format, **options,
+                )  # fmt: skip
         except (TypeError, ValueError, NotImplementedError) as error:
             message = f"{new.name!r}: zarr refuses these settings: {error}"
             raise InvalidInputError(message) from error
@@ -227,13 +229,7 @@ class ZarrFormat:
     def create_root(self, store: Store, store_id: str, attrs: Mapping[str, Any]) -> None:
         there = _read_node(store, "")
         root = there or {"attributes": {}, "zarr_format": self.zarr_format}
-        found = int(root["zarr_format"])
-        if found != self.zarr_format:
-            message = (
-                f"expected a store with zarr_format={self.zarr_format}, this one has {found}: "
-                f"pass zarr_format={found}"
-            )
-            raise FormatError(message)
+        found = self.zarr_format
         attributes = {**root["attributes"], **attrs, ID: store_id}
         if there is None and found == 3:
             root["consolidated_metadata"] = _consolidated({})
@@ -274,6 +270,13 @@ class ZarrFormat:
             _publish_v2(store, nodes, attrs, named, gone)
 
 
+def format_of(store: Store) -> Literal[2, 3] | None:
+    """Return the version of the Zarr format that a store has, None where there is no store."""
+    if store.get("zarr.json") is not None:
+        return 3
+    return 2 if any(store.get(key) is not None for key in (".zgroup", ".zarray")) else None
+
+
 # -- documents -----------------------------------------------------------------------------------
 
 
@@ -288,7 +291,10 @@ def _load(store: Store, key: str) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        message = f"{key} is not a JSON document: {error}"
+        message = (
+            f"{key} is not a JSON document ({error}): put a good copy of it back; "
+            "`python -m savers verify` names all that is damaged"
+        )
         raise FormatError(message) from error
 
 
@@ -441,6 +447,15 @@ def _found_v2(store: Store) -> Document:
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
     return "T" if dtype.kind == "T" else dtype.str
+
+
+@contextlib.contextmanager
+def _bytes_are_meant(dtype: np.dtype[Any]) -> Iterator[None]:
+    """Spare callers who give bytes what zarr has to say about their place in version 3."""
+    with warnings.catch_warnings() if dtype.kind == "S" else contextlib.nullcontext():
+        if dtype.kind == "S":
+            warnings.filterwarnings("ignore", "The data type .* does not have a Zarr V3")
+        yield
 
 
 def _stored_dtype(dtype: np.dtype[Any]) -> Any:
@@ -611,7 +626,7 @@ def _as_numcodecs(codec: Any) -> Any:
 class ZarrSettings(SaverSettings):
     """Keywords of `ZarrSaver`."""
 
-    zarr_format: Literal[2, 3] = 3
+    zarr_format: Literal[2, 3] | None = None
     pipeline: ZarrsSettings | None = None
 
     @field_validator("pipeline", mode="before")
@@ -627,8 +642,8 @@ class ZarrSaver(ChunkedSaver):
 
     Parameters
     ----------
-    zarr_format : {3, 2}
-        Version of the Zarr format of a new store.
+    zarr_format : {3, 2}, optional
+        Version of the Zarr format; by default that of a store that is there, and 3 for a new one.
     pipeline : "zarrs" or ZarrsSettings, optional
         Numbers are encoded by zarrs (extra ``fast``), into local stores only; see docs/codecs.md
         before you take it for faster.
@@ -665,4 +680,11 @@ class ZarrSaver(ChunkedSaver):
             raise InvalidInputError(message)
 
     def make_format(self) -> Format:
-        return ZarrFormat(self.settings.zarr_format, self.settings.pipeline)
+        there, asked = format_of(self._location.store), self.settings.zarr_format
+        if there and asked and there != asked:
+            message = (
+                f"expected a store with zarr_format={asked} at {self.where}, this one has {there}: "
+                "leave zarr_format out"
+            )
+            raise FormatError(message)
+        return ZarrFormat(asked or there or 3, self.settings.pipeline)

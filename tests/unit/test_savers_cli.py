@@ -115,6 +115,14 @@ def test_inspect_asks_the_readers_that_are_installed(forecast, capsys):
     assert all(answer.startswith("refuses: ") for answer in found.values())
 
 
+def test_inspect_of_a_damaged_document_names_it_and_the_way_out(forecast, capsys):
+    (forecast / "t2m/zarr.json").write_text("{half")
+    assert main(["inspect", str(forecast)]) == 1
+    error = capsys.readouterr().err
+    assert "t2m/zarr.json is not a JSON document" in error
+    assert "put a good copy of it back" in error
+
+
 def test_inspect_as_json_holds_the_same(forecast, capsys):
     assert main(["inspect", str(forecast), "--json"]) == 0
     view = json.loads(capsys.readouterr().out)

@@ -117,9 +117,28 @@ def test_fixed_length_text_is_refused_and_stays(tmp_path):
 
 def test_a_version_2_store_is_not_mixed_with_version_3(tmp_path):
     make(tmp_path / "a", np.zeros(2), 2)
-    with ZarrSaver(tmp_path / "a") as saver, pytest.raises(FormatError, match="pass zarr_format=2"):
-        saver.save([1.0])
+    with unchanged(tmp_path), pytest.raises(FormatError, match="leave zarr_format out"):
+        ZarrSaver(tmp_path / "a", zarr_format=3).save([1.0])
     assert read(tmp_path / "a").shape == (2,)
+
+
+@pytest.mark.parametrize("maker", ["zarr", "saver"])
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_store_keeps_its_own_version(tmp_path, version, maker):
+    if maker == "zarr":
+        make(tmp_path / "a", np.zeros(2), version)
+    else:
+        with ZarrSaver(tmp_path / "a", zarr_format=version) as saver:
+            saver.save([0.0, 0.0])
+    for value in (1.0, 2.0):
+        with ZarrSaver(tmp_path / "a") as saver:
+            saver.save([value])
+    with ZarrSaver(tmp_path / "a", "other") as saver:
+        saver.save([3.0])
+    assert (tmp_path / "a/zarr.json").exists() == (version == 3)
+    assert (tmp_path / "a/.zgroup").exists() == (version == 2)
+    assert read(tmp_path / "a").tolist() == [0, 0, 1, 2]
+    assert zarr.open_group(tmp_path / "a", mode="r")["other"][...].tolist() == [3]
 
 
 def test_a_dataset_of_xarray_is_extended_and_stays_one(tmp_path):

@@ -25,7 +25,8 @@ from savers import (
     SaverError,
     ZarrSaver,
 )
-from tests.stores import KINDS, Place, consolidated_is_current, tree, unchanged
+from savers._session import PATIENCE
+from tests.stores import KINDS, Place, consolidated_is_current, tree, unchanged, without_warnings
 
 ROWS = np.arange(12.0).reshape(4, 3)
 
@@ -219,6 +220,16 @@ def test_one_bad_array_of_a_mapping_saves_none(path):
     ):
         saver.save({"u": [2.0], "v": [0.5]})
     assert read(path, "u").tolist() == [1.0]
+
+
+def test_bytes_are_saved_without_a_warning(tmp_path):
+    """zarr warns that version 3 does not specify them; pytest makes an error of it."""
+    for _ in range(2):
+        with ZarrSaver(tmp_path / "x.zarr") as saver:
+            saver.save(np.array([b"ab", b"c"]))
+    with without_warnings():
+        found = zarr.open_group(tmp_path / "x.zarr", mode="r")["dataset"][...]
+    assert found.tolist() == [b"ab", b"c"] * 2
 
 
 def test_tensors(path):
@@ -453,7 +464,7 @@ def test_two_datasets_of_a_store_are_kept_side_by_side(path):
     assert consolidated_is_current(path)
 
 
-@pytest.mark.parametrize("other", [{"zarr_format": 2}, {"durability": "power"}])
+@pytest.mark.parametrize("other", [{"pipeline": "zarrs"}, {"durability": "power"}])
 def test_a_saver_that_can_not_share_is_refused(path, other):
     with ZarrSaver(path) as saver:
         saver.save([1])
@@ -493,7 +504,8 @@ def test_another_process_is_refused_soon_naming_the_holder(path, approach):
         assert tree(path) == before
         saver.save([2.0])
     seconds, text = done.stdout.split(" ", 1)
-    assert float(seconds) < 2
+    assert PATIENCE <= 1  # with the imports within 2 s; much later only where the machine is slow
+    assert float(seconds) < 30
     assert f"in use by process {os.getpid()} on " in text
     assert "out.zarr" in text
     assert read(path).tolist() == [1.0, 2.0]
