@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import arrays
+from benchmarks import arrays, labelled
 from benchmarks.contender import Contender, Figure, Round, Row
 
 if TYPE_CHECKING:
@@ -84,14 +84,17 @@ def entries(group: str) -> tuple[Contender, ...]:
     return (
         entry("ours", group, arrays.ours, arrays.check_zarr, "ours"),
         entry("ours with zarrs", group, arrays.ours_with_zarrs, arrays.check_zarr, "ours", "zarrs"),
+        entry("ours, behind", group, labelled.ours, arrays.check_zarr, "ours"),
         entry("tensorstore", group, arrays.tensors, arrays.check_zarr, "peer", "tensorstore"),
+        entry("earth2studio", group, labelled.earth2studio, arrays.check_zarr, "peer",
+              *labelled.NEEDS),
         entry("zarr", group, arrays.zarr_python, arrays.check_zarr),
         entry("zarr with zarrs", group, arrays.zarrs, arrays.check_zarr, "peer", "zarrs"),
         entry("h5py, blosc", group, arrays.hdf5_blosc, arrays.check_hdf5, "peer", "hdf5plugin"),
         entry("h5py, deflate-1", group, arrays.hdf5_deflate, arrays.check_hdf5),
         entry("netCDF4, deflate-1", group, arrays.netcdf, arrays.check_hdf5, "peer", "netCDF4"),
         entry("numcodecs and write", group, arrays.by_hand, arrays.check_zarr, "floor"),
-    )
+    )  # fmt: skip
 
 
 ROW = Row(
@@ -113,6 +116,6 @@ ROW = Row(
         "tiny": {"fields": 2, "runs": 1},
     },
     prepare=prepare,
-    note="tensorstore takes a batch and writes it behind the caller's back; the others, ours "
-    "included, return when it is written. No one fsyncs.",
+    note="tensorstore, earth2studio and `ours, behind` take a batch and write it behind the "
+    "caller's back; the others return when it is written. No one fsyncs.",
 )

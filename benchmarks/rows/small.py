@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import arrays
+from benchmarks import arrays, labelled
 from benchmarks.contender import Contender, Figure, Round, Row
 
 if TYPE_CHECKING:
@@ -60,11 +60,14 @@ def entries(group: str) -> tuple[Contender, ...]:
     return (
         entry("ours", group, arrays.ours, arrays.check_zarr, "ours"),
         entry("ours with zarrs", group, arrays.ours_with_zarrs, arrays.check_zarr, "ours", "zarrs"),
+        entry("ours, behind", group, labelled.ours, arrays.check_zarr, "ours"),
         entry("tensorstore", group, arrays.tensors, arrays.check_zarr, "peer", "tensorstore"),
+        entry("earth2studio", group, labelled.earth2studio, arrays.check_zarr, "peer",
+              *labelled.NEEDS),
         entry("zarr", group, arrays.zarr_python, arrays.check_zarr),
         entry("zarr with zarrs", group, arrays.zarrs, arrays.check_zarr, "peer", "zarrs"),
         entry("numcodecs and write", group, arrays.by_hand, arrays.check_zarr, "floor"),
-    )
+    )  # fmt: skip
 
 
 def hdf5() -> Contender:

@@ -88,6 +88,7 @@ OURS = {
     "appends": "ours, raw",
     "fields": "ours (model)",
     "small": "ours (sharded)",
+    "ensemble": "ours, behind, compressed",
     "tasks": "ours, threads, map",
     "transfer": "ours, processes, map",
     "kept": "ours, 100 a commit",
