@@ -49,6 +49,9 @@ __all__ = ["ID", "Assembly", "Linker", "of_root"]
 
 ID = "tasksavers_store"  # root attribute that ties a file to its ledger
 
+#: A file remembers the space of replaced chunks, so that the next publication uses it again.
+SPACE: Mapping[str, Any] = {"fs_strategy": "fsm", "fs_persist": True, "fs_threshold": 1}
+
 Index = tuple[int, ...]
 
 
@@ -212,7 +215,7 @@ class Assembly:
             try:
                 old = self._copy_last(descriptor)
                 held = HeldFile(descriptor)
-                mode, settings = ("r+", {}) if old else ("w", self.linker.settings)
+                mode, settings = ("r+", {}) if old else ("w", {**SPACE, **self.linker.settings})
                 with h5py.File(held, mode, **settings) as file:
                     if not old:
                         self.linker.begin(file)

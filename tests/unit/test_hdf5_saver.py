@@ -401,6 +401,18 @@ def test_no_file_before_the_first_flush_and_none_changes_in_place(tmp_path):
     assert not list((tmp_path / "out.h5.ledger").glob("*.segment"))
 
 
+def test_holes_of_replaced_chunks_are_used_again(tmp_path):
+    path = tmp_path / "out.h5"
+    rng = np.random.default_rng(0)
+    with HDF5Saver(path, chunks=4000) as saver:
+        for _ in range(40):
+            saver.save(rng.normal(size=(100, 8)))
+            saver.flush()
+    with h5py.File(path) as file:
+        stored = file["dataset"].id.get_storage_size()
+    assert path.stat().st_size < 3 * stored  # 20 times without
+
+
 def test_opening_a_finished_file_leaves_it_alone(tmp_path):
     path = tmp_path / "out.h5"
     with HDF5Saver(path) as saver:
