@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from functools import partial
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ def open_dataset(
     *,
     group: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    run_state: bool = False,
     **options: Any,
 ) -> xarray.Dataset:
     """Open what a saver wrote, or another program, as a lazy Dataset.
@@ -34,6 +36,9 @@ def open_dataset(
         Path of a group within the store; the root by default.
     storage_options : mapping, optional
         Settings of a remote store.
+    run_state : bool
+        True: what the ledger knows of the jobs that wrote it, in the Dataset's attributes
+        ``run_items``, ``run_done``, ``run_failed``, ``run_skipped``, ``run_unfinished`` (jobs).
     **options
         Keywords of `xarray.open_dataset`: ``chunks`` (dask arrays), ``decode_times``,
         ``mask_and_scale``, ``decode_coords``, ``drop_variables``, ...; and ``consolidated`` (None:
@@ -64,7 +69,8 @@ def open_dataset(
     """
     from zarr.core.sync import sync
 
-    return sync(_open(target, group, storage_options, options, blocking=True))
+    where = (target, group, storage_options)
+    return sync(_open(*where, options, run_state=run_state, blocking=True))
 
 
 async def open_dataset_async(
@@ -72,6 +78,7 @@ async def open_dataset_async(
     *,
     group: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    run_state: bool = False,
     **options: Any,
 ) -> xarray.Dataset:
     """Open what `open_dataset` opens, awaiting every request.
@@ -94,7 +101,8 @@ async def open_dataset_async(
     >>> float(asyncio.run(last()))
     3.0
     """
-    return await _open(target, group, storage_options, options, blocking=False)
+    where = (target, group, storage_options)
+    return await _open(*where, options, run_state=run_state, blocking=False)
 
 
 async def _open(
@@ -103,9 +111,26 @@ async def _open(
     storage_options: Mapping[str, Any] | None,
     options: Mapping[str, Any],
     *,
+    run_state: bool,
     blocking: bool,
 ) -> xarray.Dataset:
     _require_xarray()
+    from savers._reading_missing import run_state as state_of
+
+    found = await _opened(target, group, storage_options, options, blocking=blocking)
+    if run_state:
+        found.attrs |= await asyncio.to_thread(state_of, target, storage_options)
+    return found
+
+
+async def _opened(
+    target: object,
+    group: str | None,
+    storage_options: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    *,
+    blocking: bool,
+) -> xarray.Dataset:
     from savers._reading_files import file_path, one_thread, open_file
     from savers._reading_missing import ask_ledger
     from savers._reading_open import open_group

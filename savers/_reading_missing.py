@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from savers._state import ArrayState
 
-__all__ = ["Missing", "ask_ledger"]
+__all__ = ["Missing", "ask_ledger", "run_state"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,27 @@ def ask_ledger(
     """
     with contextlib.suppress(NotFoundError, InvalidTypeError):
         return dict(_missing(target, storage_options))
+    return {}
+
+
+def run_state(target: object, storage_options: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """Return how many items of a store's jobs are done, failed and skipped; {} without a ledger.
+
+    Returns
+    -------
+    dict of str to int
+        ``run_items``, ``run_done``, ``run_failed``, ``run_skipped``, and ``run_unfinished``: the
+        number of jobs that are not finished.
+    """
+    with contextlib.suppress(NotFoundError, InvalidTypeError):
+        datasets = find(target, storage_options).datasets
+        jobs = [job.state for found in datasets for job in found.replay().state.jobs.values()]
+        status = np.concatenate([np.zeros(0, np.uint8), *(job.status for job in jobs)])
+        names = {"done": ItemStatus.DONE, "failed": ItemStatus.FAILED}
+        names |= {"skipped": ItemStatus.SKIPPED}
+        counts = {f"run_{name}": int((status == code).sum()) for name, code in names.items()}
+        unfinished = sum(not job.finished for job in jobs)
+        return {"run_items": sum(counts.values()), **counts, "run_unfinished": unfinished}
     return {}
 
 

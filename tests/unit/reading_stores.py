@@ -113,7 +113,7 @@ def noleap(path: Path) -> Path:
 def no_times(path: Path) -> Path:
     made = fields()
     times = made.time.to_numpy().copy()
-    times[[1, 4]] = np.datetime64("NaT")
+    times[[1, 4]] = np.datetime64("NaT", "ns")
     made["observed"] = ("time", times)
     made["lead"] = ("time", np.arange(6).astype("m8[h]").astype("m8[ns]"))
     return write(made, path, zarr_format=3)

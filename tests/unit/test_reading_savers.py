@@ -102,6 +102,15 @@ def test_nothing_is_masked_where_nothing_is_missing(tmp_path, kind):
         assert dataset.name.to_numpy().tolist() == ["n0", "n1", "n2", "", "n5"]
 
 
+def test_the_state_of_the_run_on_request(tmp_path, kind):
+    path = save(tmp_path, kind, range(6))
+    for dataset in both(path):
+        assert not [name for name in dataset.attrs if name.startswith("run_")]
+    for dataset in both(path, run_state=True):
+        counts = {"run_items": 6, "run_done": 5, "run_failed": 0, "run_skipped": 1}
+        assert dataset.attrs.items() >= {**counts, "run_unfinished": 0}.items()
+
+
 def test_raw_values_on_request(tmp_path, kind):
     path = save(tmp_path, kind, range(6))
     for dataset in both(path, mask_and_scale=False):
