@@ -80,6 +80,8 @@ class Submission:
         Lets its memory be used again.
     left : int
         Chunks that are not yet in the store.
+    flying : int
+        Chunks of these that wait, or are being put.
     errors : list
         Why chunks could not be put; empty again when they are tried again.
     """
@@ -90,6 +92,7 @@ class Submission:
     size: int = 0
     release: Callable[[], None] = lambda: None
     left: int = 0
+    flying: int = 0
     errors: list[StorageError] = field(default_factory=list)
     future: Future[None] = field(default_factory=Future)
     settled: bool = False

@@ -18,8 +18,9 @@ from savers._claims import Claims
 from savers._labelled_plan import LabelledPlan, stored_labels
 from savers._regions import box
 from savers._slots import Coverage, known_values
+from savers._store import LocalStore
 from savers._write_queue import Sink
-from savers._writer_streams import Replica, WriterStream, writers_of
+from savers._writer_streams import Replica, WriterStream, is_writing, writers_of
 from savers.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from savers._state import ArrayLayout, State
 
 __all__ = ["LabelledStore"]
+
+#: How the names of objects begin that writers have aside.
+ASIDE = "writer-"
 
 Index = tuple[int, ...]
 
@@ -85,7 +89,6 @@ class LabelledStore(Sink):
         session = self.session
         with self._lock:
             with session.mutex:
-                make(self._plan(session.peek()))  # refuses, or is fine
                 session.attrs = {**session.attrs, **self.saver.root_attributes(names)}
                 session.open(yielding=True)
                 try:
@@ -159,11 +162,12 @@ class LabelledStore(Sink):
                 self._writer = WriterStream(
                     home, self.session.dataset, store_id, synced=self.session.synced
                 )
+                self._writer.sign_on()
                 self._claims = Claims(self._writer)
             return self._writer
 
     def put(self, layout: ArrayLayout, index: Index, block: NDArray[Any]) -> list[Any]:
-        token = f"{self.writer.name}-{next(self._numbers)}"
+        token = f"{ASIDE}{self.writer.name}-{next(self._numbers)}"
         return self.chunks.put_whole(layout, index, block, token).entry()
 
     def record(
@@ -252,6 +256,7 @@ class LabelledStore(Sink):
             self._claims.close()
             self._claims = None
         try:
+            self._sweep()
             names = self.replica.dead()
             if writer is not None and writer.count:
                 names = [*(name for name in names if name != writer.name), writer.name]
@@ -267,6 +272,15 @@ class LabelledStore(Sink):
             self.replica.remove([name for name in names if writer is None or name != writer.name])
         finally:
             self.chunks.close()
+
+    def _sweep(self) -> None:
+        """Remove what dead writers left aside."""
+        store = self.session.store
+        for token in store.staged() if isinstance(store, LocalStore) else ():
+            if token.startswith(ASIDE):
+                name = token.removeprefix(ASIDE).rpartition("-")[0]
+                if not is_writing(self.replica.writers, name):
+                    store.drop_staged(token)
 
     def _take_over(self, names: Sequence[str]) -> None:
         session = self.session

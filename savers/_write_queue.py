@@ -260,6 +260,7 @@ class WriteQueue:
         for one in (*superseded, submission):
             if one not in slot.waiting:
                 slot.waiting.append(one)
+                one.flying += 1
         for one in superseded:  # its values are replaced or go along
             self._revive(one)
 
@@ -317,6 +318,7 @@ class WriteQueue:
             self._chunks.append((slot.layout, entry))
             for one in writes:
                 one.left -= 1
+                one.flying -= 1
                 if not one.left:
                     self._ready.append(one)
             ready = bool(self._ready)
@@ -349,8 +351,10 @@ class WriteQueue:
     ) -> None:
         with self._lock:
             if slot.waiting:  # newer values are on their way to the same chunk: they go along
-                slot.waiting[:0] = [one for one in writes if one not in slot.waiting]
-                writes = []
+                again = [one for one in writes if one not in slot.waiting]
+                slot.waiting[:0], writes = again, []
+            for one in writes:
+                one.flying -= 1
             slot.failed += [one for one in writes if one not in slot.failed]
             if block is not None:
                 slot.give_back(block)
@@ -435,17 +439,11 @@ class WriteQueue:
         deadline = time.monotonic() + timeout
         with self._lock:
             mine = list(self._open.values())
-            for slot in list(self._slots.values()):
-                if (
-                    slot.failed
-                    and again
-                    and all(
-                        one.errors[-1:] and one.errors[-1] not in self._unreported
-                        for one in slot.failed
-                    )
-                ):
-                    self._retry(slot)
-                elif slot.waiting:
+            told = [slot for slot in self._slots.values() if again and self._was_told(slot)]
+            for slot in told:
+                self._retry(slot)
+            for slot in self._slots.values():
+                if slot.waiting:
                     self._enqueue(slot)
             if again and not self._unreported:
                 self._ready += self._unrecorded
@@ -454,17 +452,24 @@ class WriteQueue:
                 self._unrecorded = []
         self._record()
         with self._lock:
-            while not all(one.settled for one in mine) and time.monotonic() < deadline:
+            while late := [one for one in mine if one.flying or not one.settled]:
+                if time.monotonic() >= deadline:
+                    break
                 self._change.wait(max(0.0, min(1.0, deadline - time.monotonic())))
-            late = [one for one in mine if not one.settled]
             found, self._unreported = self._unreported, []
         too_late = TimeoutError(f"not durable after {timeout:g} s")
         return [*found, *(failed(one, too_late, None) for one in late)]
+
+    def _was_told(self, slot: Slot) -> bool:
+        """Return whether all failures of a slot were reported."""
+        errors = [error for one in slot.failed for error in one.errors]
+        return bool(slot.failed) and not any(error in self._unreported for error in errors)
 
     def _retry(self, slot: Slot) -> None:
         slot.waiting[:0] = slot.failed
         again, slot.failed = slot.failed, []
         for one in again:
+            one.flying += 1
             self._revive(one)
         self._enqueue(slot)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from savers._object_stream import ObjectStream
     from savers._state import State
 
-__all__ = ["Replica", "WriterStream", "writers_of"]
+__all__ = ["Replica", "WriterStream", "is_writing", "writers_of"]
 
 #: The streams whose records the dataset's own stream has taken over, in its settings.
 TAKEN = "taken_over"

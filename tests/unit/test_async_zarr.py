@@ -480,6 +480,18 @@ def test_a_shard_that_could_not_be_put_keeps_its_values(tmp_path, monkeypatch):
     np.testing.assert_array_equal(saver_values(tmp_path / "a")[:, 0], np.arange(4))
 
 
+def test_a_write_that_failed_in_several_chunks_is_tried_again_in_all(tmp_path, monkeypatch):
+    saver = AsyncZarrSaver(tmp_path / "a", {"time": TIMES}, blocking=False)
+    failing(monkeypatch, lambda layout, index: layout.name == "t" and index[0] > 0)
+    saver.write(np.arange(4.0), {"time": TIMES}, "t")
+    with pytest.raises(ExceptionGroup, match="1 writes"):
+        saver.flush()
+    monkeypatch.undo()
+    saver.flush()
+    assert len(saver.written("t")) == 4
+    saver.close()
+
+
 def test_what_passes_is_tried_again(tmp_path, monkeypatch):
     tries = []
     failing(
