@@ -276,11 +276,12 @@ class LabelledStore(Sink):
     def _sweep(self) -> None:
         """Remove what dead writers left aside."""
         store = self.session.store
-        for token in store.staged() if isinstance(store, LocalStore) else ():
-            if token.startswith(ASIDE):
-                name = token.removeprefix(ASIDE).rpartition("-")[0]
-                if not is_writing(self.replica.writers, name):
-                    store.drop_staged(token)
+        if not isinstance(store, LocalStore):
+            return
+        for token in store.staged():
+            name = token.removeprefix(ASIDE).rpartition("-")[0]
+            if token.startswith(ASIDE) and not is_writing(self.replica.writers, name):
+                store.drop_staged(token)
 
     def _take_over(self, names: Sequence[str]) -> None:
         session = self.session
