@@ -131,6 +131,7 @@ class ZarrsChunks(FileCodec):
         settings: ZarrsSettings,
         name: str,
     ) -> None:
+        _WINDOW.refuse_forked()
         self.metadata = metadata
         self.chunks = chunks
         self.settings = settings
@@ -256,17 +257,20 @@ class _Window:
         self._lock = threading.Lock()
         self._user = 0  # the process that zarrs started its threads in
 
-    @contextlib.contextmanager
-    def configured(self, settings: ZarrsSettings) -> Iterator[None]:
-        import zarr
-        import zarrs  # noqa: F401 -- while nothing is changed, for it takes time
-
+    def refuse_forked(self) -> None:
+        """Threads of zarrs that stayed behind in a parent would be waited for without end."""
         if self._user not in (0, os.getpid()):
             message = (
                 "pipeline='zarrs' was used before this process was forked, and its threads don't "
                 "come along: start processes by 'spawn' or 'forkserver', or leave pipeline out here"
             )
             raise InvalidInputError(message)
+
+    @contextlib.contextmanager
+    def configured(self, settings: ZarrsSettings) -> Iterator[None]:
+        import zarr
+        import zarrs  # noqa: F401 -- while nothing is changed, for it takes time
+
         with self._lock, zarr.config.set(settings.as_config()):
             yield
         self._user = os.getpid()

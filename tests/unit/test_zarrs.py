@@ -401,6 +401,7 @@ try:
     ZarrSaver(sys.argv[1] + "/b.zarr", pipeline="zarrs").save([1.0])
 except InvalidInputError as error:
     assert "forked" in str(error)
+    assert sorted(os.listdir(sys.argv[1])) == ["a.zarr", "a.zarr.ledger"]
     with ZarrSaver(sys.argv[1] + "/c.zarr") as saver:
         saver.save([1.0])
     os._exit(7)
