@@ -215,6 +215,8 @@ class AsyncZarrSaver(ZarrSaver):
     def _wait(self, submission: Submission, handle: WriteHandle) -> None:
         try:
             handle.wait(self.async_timeout)
+        except TimeoutError:  # it goes on: its values are still read
+            raise
         except OSError:
             self._running().queue.forget(submission)
             raise
