@@ -16,6 +16,7 @@ from savers._hdf5 import HDF5Format, file_kind
 from savers._ledger import Home, replay
 from savers._location import ledger_folder, locate
 from savers._locks import Lock, is_dead
+from savers._netcdf import NetCDFFormat
 from savers._object_lock import ObjectLock
 from savers._object_store import ObjectStore
 from savers._single_file import FileStore
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "Existing", "Replayed", "find"]
 
 #: Formats that keep everything in one file.
-SINGLE_FILES: Mapping[str, Callable[[], Format]] = {"hdf5": HDF5Format}
+SINGLE_FILES: Mapping[str, Callable[[], Format]] = {"hdf5": HDF5Format, "netcdf": NetCDFFormat}
 
 
 @dataclass(frozen=True)

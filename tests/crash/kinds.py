@@ -117,6 +117,21 @@ def hdf5_views(path: Path, name: str) -> Iterator[tuple[str, Array]]:
             yield "xarray", dataset[name].to_numpy()
 
 
+def netcdf_views(path: Path, name: str) -> Iterator[tuple[str, Array]]:
+    """With h5py, and through xarray, which wants every dimension to have its scale."""
+    import h5py
+    import xarray
+
+    if not path.exists():
+        return
+    with h5py.File(path, "r") as file:
+        if name in file:
+            yield "h5py", file[name][...]
+    with xarray.open_dataset(path, engine="h5netcdf") as dataset:
+        if name in dataset:
+            yield "xarray", dataset[name].to_numpy()
+
+
 def hdf5_tree(path: Path) -> dict[str, object]:
     """Every dataset: layout, attributes and the bytes of its chunks."""
     import h5py
@@ -131,7 +146,8 @@ def hdf5_tree(path: Path) -> dict[str, object]:
         found[f"{name} attributes"] = attributes
         if isinstance(node, h5py.Dataset):
             found[name] = (node.shape, node.dtype, node.chunks, str(node.fillvalue))
-            places = [node.id.get_chunk_info(i) for i in range(node.id.get_num_chunks())]
+            count = node.id.get_num_chunks() if node.chunks else 0
+            places = [node.id.get_chunk_info(number) for number in range(count)]
             for place in places:
                 chunk = node.id.read_direct_chunk(place.chunk_offset)
                 found[f"{name}{place.chunk_offset}"] = chunk
@@ -143,12 +159,15 @@ def hdf5_tree(path: Path) -> dict[str, object]:
 
 
 #: What a fork server has imported before it runs programs on any format.
-PRELOAD = ["numpy.ma", "h5py", "zarr", "savers", "savers._hdf5", "savers._zarr", "taskmanager"]
+PRELOAD = [
+    "numpy.ma", "h5py", "zarr", "savers", "savers._netcdf", "savers._zarr", "taskmanager"
+]  # fmt: skip
 
 KINDS = {
     kind.name: kind
     for kind in (
         Kind("zarr", "x.zarr", "ZarrSaver", zarr_views, 3, zarr_tree),
         Kind("hdf5", "x.h5", "HDF5Saver", hdf5_views, 2, hdf5_tree),
+        Kind("netcdf", "x.nc", "NetCDFSaver", netcdf_views, 2, hdf5_tree),
     )
 }

@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from tests.crash.cases import Case
 
 SPREAD = 5
-#: Single files share everything above the file with Zarr: fewer cases of them do.
-SAMPLE = ("append", "overwrite", "update")
+#: Single files share everything above the file with Zarr, and NetCDF nearly all with HDF5.
+SAMPLE = {"hdf5": ("append", "overwrite", "update"), "netcdf": ("overwrite",)}
 CASES = [
-    case
-    for kind in KINDS
-    for case in cases(kind=kind)
-    if kind == "zarr" or case.name in SAMPLE
-]  # fmt: skip
+    case for kind in KINDS for case in cases(kind=kind) if case.name in SAMPLE.get(kind, case.name)
+]
 
 
 @pytest.fixture(scope="module")
