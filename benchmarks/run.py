@@ -17,7 +17,18 @@ from benchmarks import machine, report, rounds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROWS = ("commit", "appends", "fields", "small", "ensemble", "tasks", "transfer", "kept", "resume")
+ROWS = (
+    "commit",
+    "appends",
+    "fields",
+    "small",
+    "hdf5",
+    "ensemble",
+    "tasks",
+    "transfer",
+    "kept",
+    "resume",
+)
 DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
 
 

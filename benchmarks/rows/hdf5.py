@@ -1,0 +1,54 @@
+"""Compressed float32 fields in one HDF5 or NetCDF file, closed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from benchmarks import arrays, files
+from benchmarks.contender import Contender, Figure, Row
+from benchmarks.rows import fields
+
+
+def entry(name: str, group: str, way: Any, role: Any = "peer", *needs: str) -> Contender:
+    return fields.entry(name, group, way, arrays.check_hdf5, role, *needs)
+
+
+def entries(group: str) -> tuple[Contender, ...]:
+    netcdf4 = partial(files.by_xarray, engine="netcdf4")
+    h5netcdf = partial(files.by_xarray, engine="h5netcdf")
+    return (
+        entry("HDF5Saver", group, files.ours_hdf5, "ours"),
+        entry("NetCDFSaver", group, files.ours_netcdf, "ours"),
+        entry("HDF5Saver without ISA-L", group, files.without_isal, "ours"),
+        entry("h5py", group, arrays.hdf5_deflate),
+        entry("netCDF4", group, arrays.netcdf, "peer", "netCDF4"),
+        entry("h5netcdf", group, files.h5netcdf_file, "peer", "h5netcdf"),
+        entry("xarray, netCDF4", group, netcdf4, "peer", "xarray", "netCDF4"),
+        entry("xarray, h5netcdf", group, h5netcdf, "peer", "xarray", "h5netcdf"),
+        entry("ISA-L and write_direct_chunk", group, files.by_hand, "floor", "isal"),
+    )
+
+
+ROW = Row(
+    title="One file: HDF5 and NetCDF",
+    story=f"The fields of the row `fields`, {fields.BATCH} a save, one chunk each of 4 MiB, "
+    "deflate-1 with shuffle in one file that plain HDF5 reads, closing included. MB/s of raw "
+    "values.",
+    figures=(
+        Figure("mb_per_s", "MB/s", higher_is_better=True),
+        Figure("seconds", "seconds"),
+        Figure("blocked_s", "caller blocked, s"),
+        Figure("stored_mib", "stored, MiB"),
+    ),
+    contenders=tuple(one for group in fields.INPUTS for one in entries(group)),
+    sizes={
+        "full": {"fields": 64, "runs": 16},
+        "quick": {"fields": 16, "runs": 8},
+        "tiny": {"fields": 2, "runs": 1},
+    },
+    prepare=fields.prepare,
+    note="After SIGKILL in the middle, ours holds every save that returned; of the others' files "
+    "none may be readable. The stored bytes of ours are those left when it is closed, its ledger "
+    "included.",
+)
