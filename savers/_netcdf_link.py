@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CONVENTIONS", "NetCDFLinker", "axes_in", "axes_of"]
 
 CONVENTIONS = "CF-1.11"
-#: How NetCDF names the scale of a dimension that has no labels, with its length.
+#: How NetCDF names the scale of a dimension that has no labels, with the length it was made with.
 BARE = "This is a netCDF dimension but not a netCDF variable. {:9d}"
 DIMID = "_Netcdf4Dimid"
 
@@ -156,7 +156,7 @@ def _make_scale(file: h5py.File, dimension: Dimension) -> None:
         scale = file.create_dataset(
             dimension.path, (dimension.size,), ">f4", track_order=True, **more
         )
-        scale.make_scale(BARE.format(dimension.size))
+        scale.make_scale(BARE.format(0 if dimension.unlimited else dimension.size))
     elif not scale.is_scale:
         scale.make_scale(_leaf(scale))
 

@@ -48,7 +48,6 @@ ROW = Row(
         "tiny": {"fields": 2, "runs": 1},
     },
     prepare=fields.prepare,
-    note="After SIGKILL in the middle, ours holds every save that returned; of the others' files "
-    "none may be readable. The stored bytes of ours are those left when it is closed, its ledger "
-    "included.",
+    note="The stored bytes of ours include the ledger that is left when it is closed. After SIGKILL "
+    "every save of ours that returned is there at the next open.",
 )
