@@ -198,8 +198,8 @@ ROW = Row(
     sizes={"full": {"saves": 10_000}, "quick": {"saves": 1_000}, "tiny": {"saves": 30}},
     note="Peers store raw values in the chunks that suit them best: with a chunk a save they leave "
     "a file a save, where they are Zarr. Ours chooses chunks of about 1 MiB. A save of ours "
-    "survives SIGKILL at any instruction; HDF5Saver and NetCDFSaver show it in the file at the next "
-    "flush or close. Killed at each of its writes after the first six appends, netCDF4 with sync "
-    "left a file that can't be opened at 25 of 60 points, and wrong values at 10; h5py with flush "
-    "left none of either at 33 points.",
+    "survives SIGKILL at any instruction; HDF5Saver and NetCDFSaver show it in the file at the "
+    "next flush or close. Killed at each of its writes after the first six appends, netCDF4 with "
+    "sync left a file that can't be opened at 25 of 60 points, and wrong values at 10; h5py "
+    "with flush left none of either at 33 points.",
 )

@@ -48,6 +48,6 @@ ROW = Row(
         "tiny": {"fields": 2, "runs": 1},
     },
     prepare=fields.prepare,
-    note="The stored bytes of ours include the ledger that is left when it is closed. After SIGKILL "
-    "every save of ours that returned is there at the next open.",
+    note="The stored bytes of ours include the ledger that is left when it is closed. After "
+    "SIGKILL every save of ours that returned is there at the next open.",
 )
