@@ -64,15 +64,18 @@ class HDF5Format:
     ----------
     linker : Linker
         What is added to datasets: attributes and dimensions.
+    in_place : bool
+        Write into the file that readers see, and promise nothing.
     """
 
     name: str = "hdf5"
+    in_place: bool = False
     linker: Linker = field(default_factory=Linker, compare=False)
     keywords: ClassVar[tuple[str, ...]] = KEYWORDS
     timed: ClassVar[bool] = False
 
     def open_store(self, location: Location, dataset: str) -> Store:
-        return FileStore(location, dataset)
+        return FileStore(location, dataset, in_place=self.in_place)
 
     # -- layouts -----------------------------------------------------------------------------------
 
@@ -287,7 +290,9 @@ class HDF5Saver(ChunkedSaver):
     Parameters, approaches and errors are those of `ChunkedSaver`; see there. What is saved is in
     the ledger at once; the file shows it after `flush` and `close`, which put the next file
     together beside the old one and move it into its place. So there is no file before the first of
-    them, and disk is needed for the old file, the new one and what was saved since.
+    them, and disk is needed for the old file, the new one and what was saved since. With
+    ``durability="none"`` a file that is there is written to instead: readers must not have it open,
+    and a crash may leave it unreadable.
 
     Parameters
     ----------
@@ -311,4 +316,4 @@ class HDF5Saver(ChunkedSaver):
     settings: HDF5Settings
 
     def make_format(self) -> Format:
-        return HDF5Format()
+        return HDF5Format(in_place=self.settings.durability == "none")

@@ -7,14 +7,11 @@ one is whole and takes its place.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crc32c import crc32c
 
-from savers._files import storage_errors
 from savers._hdf5_chunks import read_object, write_object
 from savers._hdf5_datasets import (
     begins_inside,
@@ -38,7 +35,6 @@ from savers.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     import h5py
 
@@ -194,52 +190,26 @@ class Assembly:
 
     def _replace(self, waiting: Mapping[str, Mapping[Index, str]]) -> None:
         self.store.require_room([key for found in waiting.values() for key in found.values()])
-        built = self.store.next_file()
-        try:
-            with self._next(built) as (file, held):
-                self._fill(file, held, waiting)
-            self.store.replace(built)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                built.unlink()
-            raise
-
-    @contextlib.contextmanager
-    def _next(self, built: Path) -> Iterator[tuple[h5py.File, HeldFile]]:
-        """Open the next file; what the disk refuses is raised when libhdf5 has let go of it."""
-        import h5py
-
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        with storage_errors("write", built):
-            descriptor = os.open(built, flags, 0o666)
+        with self.store.next_file() as (descriptor, old):
+            held = HeldFile(descriptor)
             try:
-                old = self._copy_last(descriptor)
-                held = HeldFile(descriptor)
-                mode, settings = ("r+", {}) if old else ("w", {**SPACE, **self.linker.settings})
-                with h5py.File(held, mode, **settings) as file:
-                    if not old:
-                        self.linker.begin(file)
-                    yield file, held
+                with self._opened(held, old=old) as file:
+                    self._fill(file, held, waiting)
+            finally:  # what the disk refused is raised when libhdf5 has let go of the file
                 if held.error is not None:
                     raise held.error
-                if self.store.synced:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
-    def _copy_last(self, descriptor: int) -> bool:
-        """Copy the file that readers see, sharing its blocks where the file system can."""
-        try:
-            source = os.open(self.store.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            found = os.fstat(source)
-            os.fchmod(descriptor, found.st_mode & 0o777)
-            _copy(source, descriptor, found.st_size)
-        finally:
-            os.close(source)
-        return True
+    @contextlib.contextmanager
+    def _opened(self, held: HeldFile, *, old: bool) -> Iterator[h5py.File]:
+        import h5py
+
+        if old:
+            with h5py.File(held, "r+") as file:
+                yield file
+            return
+        with h5py.File(held, "w", **SPACE, **self.linker.settings) as file:
+            self.linker.begin(file)
+            yield file
 
     def _fill(
         self, file: h5py.File, held: HeldFile, waiting: Mapping[str, Mapping[Index, str]]
@@ -275,25 +245,6 @@ class Assembly:
     def _attributes(self, dataset: h5py.Dataset, array: ArrayState, shape: Index) -> None:
         for name, value in self.linker.attributes(array, shape).items():
             dataset.attrs[name] = self.linker.value(name, value, array.layout)
-
-
-def _copy(source: int, target: int, size: int) -> None:
-    done = 0
-    try:
-        while done < size:
-            count = os.copy_file_range(source, target, size - done)
-            if not count:
-                break
-            done += count
-    except (AttributeError, OSError):  # not on this system, or not between these files
-        if done:
-            raise
-    if done < size:
-        with (
-            os.fdopen(source, "rb", closefd=False) as old,
-            os.fdopen(target, "wb", closefd=False) as new,
-        ):
-            shutil.copyfileobj(old, new, 1 << 20)
 
 
 def of_root(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,4 +143,4 @@ class NetCDFSaver(HDF5Saver):
     settings: NetCDFSettings
 
     def make_format(self) -> Format:
-        return NetCDFFormat()
+        return NetCDFFormat(in_place=self.settings.durability == "none")

@@ -62,9 +62,9 @@ class Segment:
         self._staged: dict[str, Place] = {}
         self._descriptor = -1
         self._seen = (0, 0)  # inode and bytes of the file as the index has it
+        self._end = 0  # of the last whole frame
         self._dirty = False  # something is not yet fsynced
         self._lost = False  # what was to be fsynced may be gone
-        self._damaged = False  # half a frame lies behind the last one
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -124,16 +124,16 @@ class Segment:
                 flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._descriptor = os.open(self.path, flags)
                 found = os.fstat(self._descriptor)
-            begin = self._seen[1] if found.st_size > self._seen[1] else 0
-            self._scan(begin, found.st_size)
+            self._scan(found.st_size)
             self._seen = (found.st_ino, found.st_size)
 
-    def _scan(self, begin: int, size: int) -> None:
-        if size <= begin:
+    def _scan(self, size: int) -> None:
+        if size <= self._end:
             return
         with mmap.mmap(self._descriptor, size, access=mmap.ACCESS_READ) as data:
-            for record, place in _frames(data, begin):
+            for record, place in _frames(data, self._end):
                 self._fold(record, place)
+                self._end = place.at + place.size
 
     def _fold(self, record: dict[str, Any], place: Place) -> None:
         if "put" in record:
@@ -174,34 +174,31 @@ class Segment:
         with self._mutex, storage_errors("append to", self.path):
             self._refresh()
             self._open_for_writing()
-            end = self._seen[1]
-            self._write(end, [head, *parts])
-            place = Place(end + len(head), sum(map(len, parts)))
-            self._seen = (self._seen[0], place.at + place.size)
+            self._write([head, *parts])
+            place = Place(self._end + len(head), sum(map(len, parts)))
+            self._end = place.at + place.size
+            self._seen = (self._seen[0], self._end)
             self._fold(record, place)
             self._dirty = True
 
     def _open_for_writing(self) -> None:
         if self._descriptor >= 0:
-            if self._damaged:
-                os.ftruncate(self._descriptor, self._seen[1])
-                self._damaged = False
+            if self._seen[1] > self._end:  # half a frame, which would hide what follows
+                os.ftruncate(self._descriptor, self._end)
             return
         make_side_folder(self.path.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self.path, flags, 0o600)
         self._seen = (os.fstat(self._descriptor).st_ino, 0)
 
-    def _write(self, end: int, parts: Sequence[Bytes]) -> None:
+    def _write(self, parts: Sequence[Bytes]) -> None:
         """Append whole or not at all."""
         try:
-            os.lseek(self._descriptor, end, os.SEEK_SET)
+            os.lseek(self._descriptor, self._end, os.SEEK_SET)
             write_parts(self._descriptor, parts)
         except BaseException:
-            self._damaged = True
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, end)
-                self._damaged = False
+            with contextlib.suppress(OSError):  # tried again before the next append
+                os.ftruncate(self._descriptor, self._end)
             raise
 
     def sync(self) -> None:
@@ -264,9 +261,9 @@ class Segment:
     def _forget(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._descriptor, self._seen = -1, (0, 0)
+        self._descriptor, self._seen, self._end = -1, (0, 0), 0
         self._objects, self._staged = {}, {}
-        self._dirty = self._lost = self._damaged = False
+        self._dirty = self._lost = False
 
 
 # -- frames --------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ class FileStore:
     location : Location
     dataset : str
         Each dataset has a segment of its own.
+    in_place : bool
+        True: a file that is there is written to, and a crash may leave it unreadable.
 
     Raises
     ------
@@ -49,7 +51,7 @@ class FileStore:
         A folder lies in the place of the file.
     """
 
-    def __init__(self, location: Location, dataset: str) -> None:
+    def __init__(self, location: Location, dataset: str, *, in_place: bool = False) -> None:
         path = location.path
         if path is None or not isinstance(location.store, LocalStore):
             message = f"expected a local path of a file, got {location.name}"
@@ -59,6 +61,7 @@ class FileStore:
             raise FormatError(message)
         self.path = path
         self.synced = location.store.synced
+        self.in_place = in_place
         self.folder = ledger_folder(path)
         self.mark = quote(dataset, safe="") + "@"
         self._segment = Segment(
@@ -163,9 +166,57 @@ class FileStore:
 
     # -- the next file -----------------------------------------------------------------------------
 
-    def next_file(self) -> Path:
-        """Return where the next file is built."""
-        return self.folder / f"{self.mark}{uuid.uuid4().hex}.next"
+    @contextlib.contextmanager
+    def next_file(self) -> Iterator[tuple[int, bool]]:
+        """Make the next file: a copy of the last one, which takes its place when all went well.
+
+        Yields
+        ------
+        descriptor : int
+        old : bool
+            False where there was no file yet, and the next one is empty.
+        """
+        if self.in_place and self.path.exists():
+            yield from self._this_file()
+            return
+        built = self.folder / f"{self.mark}{uuid.uuid4().hex}.next"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            with storage_errors("write", built):
+                descriptor = os.open(built, flags, 0o666)
+                try:
+                    yield descriptor, self._copy_last(descriptor)
+                    if self.synced:
+                        os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            self._replace(built)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                built.unlink()
+            raise
+
+    def _this_file(self) -> Iterator[tuple[int, bool]]:
+        with storage_errors("write in place to", self.path):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                yield descriptor, True
+            finally:
+                os.close(descriptor)
+
+    def _copy_last(self, descriptor: int) -> bool:
+        """Copy the file that readers see, sharing its blocks where the file system can."""
+        try:
+            source = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            found = os.fstat(source)
+            os.fchmod(descriptor, found.st_mode & 0o777)
+            _copy(source, descriptor, found.st_size)
+        finally:
+            os.close(source)
+        return True
 
     def require_room(self, keys: Collection[str]) -> None:
         """Refuse to build the next file where the old one and these chunks would not fit.
@@ -182,7 +233,7 @@ class FileStore:
                 reason = f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:.1f} MB are needed"
                 raise OSError(errno.ENOSPC, reason)
 
-    def replace(self, built: Path) -> None:
+    def _replace(self, built: Path) -> None:
         """Move the next file into its place; the id is in it from now on."""
         with storage_errors("replace", self.path):
             os.replace(built, self.path)
@@ -202,3 +253,22 @@ class FileStore:
             for entry in os.scandir(self.folder):
                 if entry.name.startswith(self.mark) and entry.name.endswith(".next"):
                     os.unlink(entry.path)
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    done = 0
+    try:
+        while done < size:
+            count = os.copy_file_range(source, target, size - done)
+            if not count:
+                break
+            done += count
+    except (AttributeError, OSError):  # not on this system, or not between these files
+        if done:
+            raise
+    if done < size:
+        with (
+            os.fdopen(source, "rb", closefd=False) as old,
+            os.fdopen(target, "wb", closefd=False) as new,
+        ):
+            shutil.copyfileobj(old, new, 1 << 20)

@@ -18,6 +18,7 @@ from savers import (
     StorageError,
     verify,
 )
+from savers.__main__ import main
 from savers.errors import InvalidTypeError
 from savers.testing import SaverTests
 
@@ -401,6 +402,22 @@ def test_no_file_before_the_first_flush_and_none_changes_in_place(tmp_path):
     assert not list((tmp_path / "out.h5.ledger").glob("*.segment"))
 
 
+def test_without_durability_the_file_is_written_in_place(tmp_path):
+    path = tmp_path / "out.h5"
+    with HDF5Saver(path, chunks=4, durability="none") as saver:
+        saver.save(ROWS[:3])
+        saver.flush()
+        first = os.stat(path)
+        saver.save(ROWS[3:50])
+    with HDF5Saver(path, chunks=4, durability="none", approach="update") as saver:
+        saver.save(ROWS[:1], [7])
+    assert os.stat(path).st_ino == first.st_ino
+    wanted = ROWS[:50].copy()
+    wanted[7] = ROWS[0]
+    np.testing.assert_array_equal(read(path), wanted)
+    assert verify(path) == []
+
+
 def test_holes_of_replaced_chunks_are_used_again(tmp_path):
     path = tmp_path / "out.h5"
     rng = np.random.default_rng(0)
@@ -458,9 +475,8 @@ def test_what_a_killed_run_committed_is_put_in_by_recover(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, path], check=False)
     assert done.returncode == 9
     assert read(path).tolist() == [0.0, 1.0, 2.0]
-    command = [sys.executable, "-m", "savers"]
-    for words in (["inspect"], ["verify"], ["recover"], ["verify"]):
-        subprocess.run([*command, *words, path], check=True, stdout=subprocess.DEVNULL)
+    for command in ("inspect", "verify", "recover", "verify"):
+        assert main([command, str(path)]) == 0
     assert read(path).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
