@@ -7,6 +7,7 @@ its own (``python -m benchmarks.limits chunks`` makes one and prints its figures
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.codecs import machine
+from benchmarks.machine import file_system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,7 +154,8 @@ Memory that one save of 64 fields (chunks of 4 MiB, 254 MiB, `"balanced"`) takes
 |---:|---:|
 {memory_rows}
 
-Measured by `python -m benchmarks.limits` on {machine()}, in {tempfile.gettempdir()}.
+Measured by `python -m benchmarks.limits` on {machine()}, temporary folder on
+{file_system(tempfile.gettempdir())}, load average {os.getloadavg()[0]:.1f} at the end.
 """
 
 

@@ -111,7 +111,7 @@ ROW = Row(
     ),
     contenders=tuple(one for group in INPUTS for one in entries(group)),
     sizes={
-        "full": {"fields": 64, "runs": 16},
+        "full": {"fields": 64, "runs": 32},
         "quick": {"fields": 16, "runs": 8},
         "tiny": {"fields": 2, "runs": 1},
     },
