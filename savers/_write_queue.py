@@ -487,7 +487,9 @@ class WriteQueue:
                     self._tidy(slot)
             if self._open.pop(id(one), None) is not None and one.settled:
                 self.kept -= one.size
-        one.release()
+            unread = not one.flying
+        if unread:  # else a thread still reads its memory, which goes with the last reader
+            one.release()
 
     def unsaved(self) -> list[str]:
         """Return in words what is not durable."""
