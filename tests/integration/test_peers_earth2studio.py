@@ -293,6 +293,45 @@ def test_a_parallel_coordinate_is_extended_on_reopening(path):
 
 # -- several processes -----------------------------------------------------------------------------
 
+RANK = """
+    rank, ranks = int(sys.argv[2]), 4
+    labels = {"lead_time": np.arange(8), "lon": np.arange(6)}
+    saver = AsyncZarrSaver(sys.argv[1], {"lead_time": np.arange(8)})
+    print("ready", flush=True)
+    sys.stdin.readline()
+    saver.add_array(labels, ["t2m", "u10m"])
+    for lead in range(rank, 8, ranks):
+        mine = {**labels, "lead_time": np.array([lead])}
+        saver.write([np.full((1, 6), lead + 1.0), np.full((1, 6), -1.0)], mine, ["t2m", "u10m"])
+    saver.close()
+"""
+
+
+def race(path):
+    """Let four ranks begin at the same moment; return (exit status, stderr) of each."""
+    ranks = [start(RANK, path, rank) for rank in range(4)]
+    try:
+        for rank in ranks:
+            rank.stdout.readline()
+        for rank in ranks:
+            rank.stdin.write("go\n")
+            rank.stdin.flush()
+        return [(rank.communicate(timeout=60)[1], rank.returncode) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+
+
+def test_four_ranks_add_arrays_at_once(path):
+    for err, code in race(path):
+        assert code == 0, err
+    np.testing.assert_array_equal(read(path)[:, 0], np.arange(8) + 1.0)
+    np.testing.assert_array_equal(read(path, "u10m"), np.full((8, 6), -1.0))
+    with xr.open_zarr(path) as dataset:
+        assert sorted(dataset.data_vars) == ["t2m", "u10m"]
+
+
 SHARES = """
     shared = {"lead_time": 8}
     saver = AsyncZarrSaver(sys.argv[1], {"lead_time": np.arange(8)}, **{sys.argv[2]: shared})
