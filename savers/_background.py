@@ -99,7 +99,7 @@ def _submission(writes: Sequence[ArrayWrite], size: int) -> Submission:
         for write in writes:
             write.staged.release()
 
-    labels = {write.layout.name: write.described() for write in writes}
+    labels = {write.layout.name: write.described for write in writes}
     return Submission(cells, parts, labels, size, release)
 
 

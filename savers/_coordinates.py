@@ -168,8 +168,6 @@ class Labels:
         if values.ndim != 1:
             message = f"coordinate {self.dimension!r}: expected a 1-d array, got {values.shape}"
             raise InvalidInputError(message)
-        if values.dtype == self.values.dtype and np.array_equal(values, self.values):
-            return np.arange(len(values))
         keys = self._keys(values)
         found = [self.table.get(key, -1) for key in keys]
         if -1 in found:
@@ -180,14 +178,28 @@ class Labels:
             raise InvalidInputError(message)
         return np.array(found, np.int64)
 
+    def are(self, given: NDArray[Any]) -> bool:
+        """Return whether these are all the labels, in their order: a quick look at the usual."""
+        same = given.dtype == self.values.dtype and given.shape == self.values.shape
+        return same and bool(np.array_equal(given, self.values))
+
     def _keys(self, values: NDArray[Any]) -> list[Any]:
         """Return labels as they stand in `table`; None for what no label can be equal to."""
         times = self.values.dtype.kind in "Mm"
         if not times or values.dtype.kind != self.values.dtype.kind:
             return [self._key(value) for value in values] if times else values.tolist()
-        ours = retimed(values, self.values.dtype)
-        same = retimed(ours, values.dtype) == values
-        return [key if fits else None for key, fits in zip(ours.tolist(), same, strict=True)]
+        keys = self._keys_in(values.dtype)
+        return [keys.get(value) for value in values.tolist()]
+
+    def _keys_in(self, dtype: np.dtype[Any]) -> dict[Any, Any]:
+        """Return the keys of `table` by the same times in another unit."""
+        cached: dict[Any, dict[Any, Any]] = self.__dict__.setdefault("_units", {})
+        if dtype not in cached:
+            theirs = retimed(self.values, dtype)
+            same = retimed(theirs, self.values.dtype) == self.values
+            pairs = zip(theirs.tolist(), self.values.tolist(), same, strict=True)
+            cached[dtype] = {time: key for time, key, fits in pairs if fits}
+        return cached[dtype]
 
     def extended(self, more: Labels) -> Labels:
         """Return these labels with those of `more` that are new behind them.

@@ -72,8 +72,8 @@ class Submission:
     ----------
     cells, parts : dict of str to list
         What a record says of it, by array.
-    labels : dict of str to str
-        Its labels in words, by array, for messages.
+    labels : dict of str to callable
+        Returns its labels in words, by array, for messages.
     size : int
         Bytes that it counts for in the budget, until it is durable.
     release : callable
@@ -88,7 +88,7 @@ class Submission:
 
     cells: dict[str, list[Any]]
     parts: dict[str, list[Box]]
-    labels: dict[str, str]
+    labels: dict[str, Callable[[], str]]
     size: int = 0
     release: Callable[[], None] = lambda: None
     left: int = 0
@@ -103,4 +103,4 @@ class Submission:
     def describe(self, array: str | None = None) -> str:
         """Return arrays and labels in words."""
         names = self.labels if array is None else (array,)
-        return "; ".join(f"{name!r} at {self.labels[name]}" for name in names)
+        return "; ".join(f"{name!r} at {self.labels[name]()}" for name in names)

@@ -14,7 +14,7 @@ from savers._commit import Write
 from savers._coordinates import Labels
 from savers._format import NewArray
 from savers._jobs import ItemStatus
-from savers._placement import cells_of, runs
+from savers._placement import Run, cells_of, runs
 from savers._planning import plain_attributes
 from savers._regions import box
 from savers._save_plan import SavePlan
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from savers._chunked import ChunkedSaver
-    from savers._placement import Axes, Cells, Run
+    from savers._placement import Axes, Cells
     from savers._session import Session
     from savers._state import ArrayLayout, ArrayState, State
 
@@ -75,15 +75,21 @@ def placed(
     found = []
     for dimension, size in zip(array_dims, shape, strict=True):
         if dimension in axes.labels:
-            found.append(runs(labels[dimension].indices(axes.labels[dimension])))
+            found.append(_runs_of(labels[dimension], axes.labels[dimension]))
             continue
         if axes.sizes[dimension] != size:
             message = (
                 f"{name!r}: expected {size} cells along {dimension!r}, got {axes.sizes[dimension]}"
             )
             raise InvalidInputError(message)
-        found.append(runs(np.arange(size)))
+        found.append((Run(0, size, slice(0, size)),))
     return tuple(found)
+
+
+def _runs_of(labels: Labels, given: NDArray[Any]) -> tuple[Run, ...]:
+    if labels.are(given):
+        return (Run(0, len(given), slice(0, len(given))),)
+    return runs(labels.indices(given))
 
 
 def split_cells(layout: ArrayLayout, boxes: Sequence[Cells]) -> tuple[list[Any], list[Any]]:

@@ -91,13 +91,22 @@ def test_a_process_that_could_not_save_all_names_what_is_missing(tmp_path):
     np.testing.assert_array_equal(zarr.open_array(path / "t")[6], value(6)[0])
 
 
-def killed_run(path, after):
+def killed_run(path, dice):
+    """Kill a run at some time: early, or once some number of chunks are in the store."""
     process = start("run", path)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    time.sleep(after)
+    chunks = path / "t" / "c"
+    enough = dice.randrange(len(TIMES) + 1)
+    while chunks_in(chunks) < enough and process.poll() is None:
+        time.sleep(0.0005)
+    time.sleep(dice.uniform(0, 0.003))
     process.kill()
     process.communicate(timeout=120)
+
+
+def chunks_in(folder):
+    return len(list(folder.iterdir())) if folder.exists() else 0
 
 
 def check_written(path):
@@ -128,7 +137,7 @@ def test_written_is_true_after_kills_and_missing_completes(tmp_path):
     dice = random.Random(seed)
     counts = []
     for _ in range(4):
-        killed_run(path, dice.uniform(0, 0.03))
+        killed_run(path, dice)
         counts.append(check_written(path))
     assert counts == sorted(counts), f"seed {seed}"
     complete(path)
