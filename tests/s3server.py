@@ -76,9 +76,9 @@ class Server:
             "master.port": self.master, "master.port.grpc": self.master + 10_000,
             "volume.port": self.volume, "volume.port.grpc": self.volume + 10_000,
             "filer.port": self.filer, "filer.port.grpc": self.filer + 10_000,
-            "s3.port": self.port, "s3.port.grpc": self.port + 10_000, "s3.port.iceberg": 0,
+            "s3.port": self.port, "s3.port.grpc": self.port + 10_000, "s3.port.iceberg": 0, "s3.port.lance": 0,
             "s3.config": f"{self.folder}/s3.json", "master.telemetry": "false", "s3": "true",
-            "master.volumeSizeLimitMB": 64, "volume.max": 100, "volume.preStopSeconds": 0,
+            "master.volumeSizeLimitMB": 64, "volume.max": 5000, "volume.preStopSeconds": 0,
         }  # fmt: skip
         arguments = [f"-{name}={value}" for name, value in flags.items()]
         with (self.folder / "log.txt").open("ab") as log:
@@ -123,6 +123,10 @@ class Server:
         """End the process and remove its files."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+        ports = (self.master, self.volume, self.filer, self.port)
+        for port in (*ports, *(port + 10_000 for port in ports)):
+            for socket_file in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port}.sock"):
+                socket_file.unlink(missing_ok=True)
 
     @property
     def pid(self) -> int:
