@@ -35,6 +35,8 @@ __all__ = ["FORMAT", "FileStream", "Ledger", "replay"]
 FORMAT = 1
 #: A stream is compacted once it has grown by this many bytes beyond four times its snapshot.
 COMPACT_BYTES = 16 << 20
+#: Streams of former writers of which the seal is kept, so that no late append of theirs succeeds.
+MOST_SEALS = 100
 #: The same when it is closed: what is left lying is small, or mostly true.
 TIDY_BYTES = 1 << 20
 
@@ -205,7 +207,7 @@ class Home:
 
         A file needs no seal: its writer is on this host, or finds its lease gone.
         """
-        if self.folder is not None or name not in self._loaded:
+        if self.folder is not None or name not in self._loaded or not self._store().exclusive:
             return True
         return seal_stream(self._store(), self.prefix + name, self._loaded[name])
 
@@ -221,14 +223,15 @@ class Home:
         self.remove(name)
         return prefix + name
 
-    def remove(self, name: str) -> None:
-        """Remove a stream."""
+    def remove(self, name: str, *, sealed: bool = False) -> None:
+        """Remove a stream; with `sealed` its writer still can't append to it."""
         if self.folder is not None:
             with contextlib.suppress(OSError):  # left there, the next opening removes it
                 (self.folder / f"{name}.log").unlink()
             return
         store = self._store()
-        store.delete_all(list(store.list(f"{self.prefix}{name}/")))
+        keys = sorted(store.list(f"{self.prefix}{name}/"))
+        store.delete_all(keys[:-1] if sealed and store.exclusive else keys)
 
 
 def _mapped(path: Path) -> memoryview | None:
@@ -368,9 +371,9 @@ class Ledger:
             before.remove()
             before.close()
             return
-        for old in self.home.streams(self.dataset):
-            if old != name:
-                self.home.remove(old)
+        others = [old for old in self.home.streams(self.dataset) if old != name]
+        for number, old in enumerate(reversed(others)):
+            self.home.remove(old, sealed=number < MOST_SEALS)
 
     def append(self, record: dict[str, Any], raw: Sequence[bytes] = ()) -> None:
         """Append a record and fold it into the state: from here on it is true.

@@ -134,6 +134,11 @@ class ObjectStore:
         message = f"{path} in {self.name} was changed by another process"
         raise ChangedError(message)
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether the bucket turned out to honour conditions."""
+        return self.requests.conditional
+
     def get_all(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         """Return several objects, read side by side."""
         found: dict[str, bytes | None] = {}

@@ -33,7 +33,7 @@ from savers._object_store import ObjectStore
 from savers._open_chunks import OpenChunks
 from savers._publishing import Publisher, patiently, refuse_changed
 from savers._regions import pieces
-from savers.errors import ClosedError, StorageError
+from savers.errors import ClosedError, StorageError, StoreInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +55,9 @@ PUBLISH_AFTER = 1.0
 PATIENCE = 1.0
 #: The same for updates, which take turns.
 UPDATE_PATIENCE = 60.0
+
+#: What publishing in the background leaves to the next commit, flush or close, which will tell.
+LATER = (StorageError, StoreInUseError)
 
 Index = tuple[int, ...]
 
@@ -330,7 +333,7 @@ class Session:
         """From here on the commit stands: what fails now is tried again, never reported as lost."""
         for chunk in plan.touched:
             self._keep_open(plan, chunk)
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(*LATER):
             self.chunks.rename_staged()
         self._dirty = True
         self._schedule()
@@ -386,7 +389,7 @@ class Session:
         wait = max(PUBLISH_AFTER, 20 * self._publish_cost)
         due = self._last_publish + wait - time.monotonic()
         if due <= 0:
-            with contextlib.suppress(StorageError):  # committed all the same; flush will tell
+            with contextlib.suppress(*LATER):  # committed all the same; flush will tell
                 self.publish()
         elif self._timer is None:
             self._timer = threading.Timer(due, _publish_later, [weakref.ref(self)])
@@ -430,7 +433,7 @@ def _publish_later(reference: weakref.ref[Session]) -> None:
     session = reference()
     if session is None or session.pid != os.getpid():
         return
-    with contextlib.suppress(StorageError, ClosedError):  # flush and close will tell
+    with contextlib.suppress(*LATER, ClosedError):  # flush and close will tell
         if session.yielding:
             session.close()
         else:
@@ -479,7 +482,7 @@ def _close_all() -> None:
     """At interpreter exit: what a saver left open is published."""
     for session in list(_sessions.values()):
         if session.pid == os.getpid():
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(*LATER):
                 session.close()
 
 

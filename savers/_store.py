@@ -93,6 +93,10 @@ class StagingStore(Store, Protocol):
 class KeyStore(Protocol):
     """What a ledger of record objects needs of a store."""
 
+    @property
+    def exclusive(self) -> bool:
+        """True where `create` keeps a second writer from creating the same object."""
+
     def get(self, key: str) -> bytes | None:
         """Return the object, None where there is none."""
 
@@ -345,6 +349,11 @@ class MappingStore:
     def delete(self, key: str) -> None:
         with self._errors("delete", key), contextlib.suppress(KeyError, FileNotFoundError):
             del self.mapping[key]
+
+    @property
+    def exclusive(self) -> bool:
+        """A mapping can't tell a new key from an old one in one step."""
+        return False
 
     def get_all(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return several objects."""

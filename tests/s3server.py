@@ -76,7 +76,8 @@ class Server:
             "master.port": self.master, "master.port.grpc": self.master + 10_000,
             "volume.port": self.volume, "volume.port.grpc": self.volume + 10_000,
             "filer.port": self.filer, "filer.port.grpc": self.filer + 10_000,
-            "s3.port": self.port, "s3.port.grpc": self.port + 10_000, "s3.port.iceberg": 0, "s3.port.lance": 0,
+            "s3.port": self.port, "s3.port.grpc": self.port + 10_000, "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
             "s3.config": f"{self.folder}/s3.json", "master.telemetry": "false", "s3": "true",
             "master.volumeSizeLimitMB": 64, "volume.max": 5000, "volume.preStopSeconds": 0,
         }  # fmt: skip
