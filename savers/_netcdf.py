@@ -13,7 +13,7 @@ from savers._hdf5 import HDF5Format, HDF5Saver, HDF5Settings, as_file_store
 from savers._hdf5_datasets import opened
 from savers._hdf5_layout import KEYWORDS, library_dtype, pack_fill, planned_filters
 from savers._netcdf_dimensions import dimensions
-from savers._netcdf_link import NetCDFLinker, axes_in, axes_of
+from savers._netcdf_link import NetCDFLinker, axes_in, axes_of, is_bare
 from savers._netcdf_rules import check_names, stored_dtype, typed_attributes, values_dtype
 from savers._packing import Packing
 from savers.errors import InvalidInputError
@@ -60,6 +60,17 @@ class NetCDFFormat(HDF5Format):
             self.linker.value(name, value, layout)  # refused now or never
         return layout
 
+    def adopt(self, store: Store, name: str) -> tuple[ArrayLayout, tuple[int, ...]] | None:
+        found = super().adopt(store, name)
+        return found and (_unpacked(found[0]), found[1])
+
+    def array_names(self, store: Store) -> Sequence[str]:
+        names = super().array_names(store)
+        if not names:
+            return names
+        with opened(as_file_store(store).path) as file:
+            return [name for name in names if not is_bare(file[name])]
+
     def facts(self, layout: ArrayLayout) -> Facts:
         facts = super().facts(layout)
         return replace(facts, codecs={**facts.codecs, "packing": layout.meta.get("packing")})
@@ -96,6 +107,26 @@ def _packing(new: NewArray) -> Packing | None:
         message = f"{new.name!r}: a packed array has a fill value of its own; leave fill_value out"
         raise InvalidInputError(message)
     return Packing.of(new.name, asked[new.name], values_dtype(new))
+
+
+def _unpacked(layout: ArrayLayout) -> ArrayLayout:
+    """Return the layout of an array of another program with its values as they are meant."""
+    attributes, stored = layout.meta["attributes"], layout.values_dtype
+    if stored.kind not in "iu" or not {"scale_factor", "add_offset"} & attributes.keys():
+        return layout
+    first = {name: np.ravel(attributes.get(name, [default]))[0] for name, default in _UNPACKED}
+    missing = int(first["_FillValue"]) if "_FillValue" in attributes else None
+    scale, offset = float(first["scale_factor"]), float(first["add_offset"])
+    packing = Packing(stored.name, scale, offset, missing)
+    more = {
+        "packing": packing.settings(), "stored": stored.str, "stored_fill": layout.meta["fill"],
+        "fill": pack_fill(np.nan, np.dtype("f8")),
+    }  # fmt: skip
+    return replace(layout, dtype="<f8", meta={**layout.meta, **more})
+
+
+#: What integers mean where these attributes are not there.
+_UNPACKED = (("scale_factor", 1.0), ("add_offset", 0.0), ("_FillValue", 0))
 
 
 # -- the saver -----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from savers._netcdf_dimensions import Dimension
     from savers._state import ArrayLayout, ArrayState
 
-__all__ = ["CONVENTIONS", "NetCDFLinker", "axes_in", "axes_of"]
+__all__ = ["CONVENTIONS", "NetCDFLinker", "axes_in", "axes_of", "is_bare"]
 
 CONVENTIONS = "CF-1.11"
 #: How NetCDF names the scale of a dimension that has no labels, with the length it was made with.
@@ -115,7 +115,7 @@ def axes_in(file: h5py.File) -> Iterator[tuple[str, Axes]]:
     file.visititems(lambda _, node: datasets.append(node) if is_dataset(node) else None)
     for dataset in datasets:
         dims = tuple(_dims(dataset))
-        if len(dims) == dataset.ndim and not _is_bare(dataset):
+        if len(dims) == dataset.ndim and not is_bare(dataset):
             unlimited = bool(dataset.ndim) and dataset.maxshape[0] is None
             yield dataset.name[1:], Axes(dims, tuple(dataset.shape), unlimited)
 
@@ -133,7 +133,7 @@ def _leaf(dataset: h5py.Dataset) -> str:
     return str(dataset.name).rpartition("/")[2]
 
 
-def _is_bare(dataset: h5py.Dataset) -> bool:
+def is_bare(dataset: h5py.Dataset) -> bool:
     """Return whether a dataset only stands for a dimension."""
     name = dataset.attrs.get("NAME", b"") if dataset.is_scale else b""
     return bytes(name).startswith(BARE[:40].encode()) if isinstance(name, bytes) else False
@@ -145,7 +145,7 @@ def _is_bare(dataset: h5py.Dataset) -> bool:
 def _make_scale(file: h5py.File, dimension: Dimension) -> None:
     """Make what stands for a dimension what it has to be."""
     scale = file.get(dimension.path)
-    if scale is not None and _is_bare(scale) and scale.shape != (dimension.size,):
+    if scale is not None and is_bare(scale) and scale.shape != (dimension.size,):
         if scale.maxshape == (None,):
             scale.resize((dimension.size,))
         else:  # nobody uses it any more

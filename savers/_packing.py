@@ -34,11 +34,14 @@ class Packing:
     dtype : str
         Of the integers.
     scale_factor, add_offset : float
+    missing : int, optional
+        The integer that stands for missing values; default the one furthest from use.
     """
 
     dtype: str
     scale_factor: float
     add_offset: float = 0.0
+    missing: int | None = None
 
     @classmethod
     def of(cls, name: str, given: object, values: np.dtype[Any]) -> Packing:
@@ -97,7 +100,8 @@ class Packing:
     def fill(self) -> int:
         """The integer that stands for missing values."""
         info = np.iinfo(self.dtype)
-        return int(info.min if info.min < 0 else info.max)
+        furthest = int(info.min if info.min < 0 else info.max)
+        return furthest if self.missing is None else self.missing
 
     @property
     def range(self) -> tuple[float, float]:
@@ -121,12 +125,15 @@ class Packing:
         """
         low, high = self.range
         half = abs(self.scale_factor) / 2
-        held = np.isnan(values) | ((values > low - half) & (values < high + half))
+        held = (values > low - half) & (values < high + half)
+        if self.missing is not None:  # among the values, where another program chose it
+            held &= self.pack(np.where(held, values, np.nan)) != self.fill
+        held |= np.isnan(values)
         if not held.all():
             where = np.unravel_index(int(np.argmin(held)), held.shape)
             message = (
-                f"{name!r} is packed into {self.dtype}, which holds {low:g} to {high:g}: can't "
-                f"hold {values[where]!s} at {[int(i) for i in where]}; choose another scale_factor "
+                f"{name!r} is packed into {self.dtype}, which holds {low:g} to {high:g} (but for "
+                f"{self.fill}, which means missing): can't hold {values[where]!s} at {[int(i) for i in where]}; choose another scale_factor "
                 "or add_offset"
             )
             raise InvalidInputError(message)

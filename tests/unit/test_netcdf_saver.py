@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cftime
+import h5netcdf
 import h5py
 import numpy as np
 import pytest
@@ -226,3 +227,58 @@ def test_more_labels_replace_those_of_a_coordinate(tmp_path):
     with opened(tmp_path / "out.nc") as dataset:
         assert dataset["dataset"].values.tolist() == [0.0, 1.0, 2.0]
         assert (dataset["time"].values == DAYS).all()
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """A file that another program made, with rows to come."""
+    path = tmp_path / "theirs.nc"
+    with h5netcdf.File(path, "w") as file:
+        file.attrs["Conventions"] = "CF-1.8"
+        file.dimensions = {"time": None, "x": 3, "spare": 2}
+        file.resize_dimension("time", 2)
+        time = file.create_variable("time", ("time",), "f8", data=[0.0, 1.0])
+        time.attrs["units"] = "days since 2000-01-01"
+        values = np.arange(6, dtype="f4").reshape(2, 3)
+        field = file.create_variable("t2m", ("time", "x"), "f4", data=values, fillvalue=-999.0)
+        field.attrs["units"] = "K"
+        packed = file.create_variable(
+            "packed", ("time",), "i2", data=np.array([2, -1], "i2"), fillvalue=-1
+        )
+        packed.attrs["scale_factor"], packed.attrs["add_offset"] = 0.5, 10.0
+        file.create_variable("other", ("x",), "i4", data=[1, 2, 3])
+    return path
+
+
+def test_rows_are_added_to_the_file_of_another_program(theirs):
+    with NetCDFSaver(theirs, "t2m") as saver:
+        saver.save(np.full((1, 3), 7, "f4"))
+    with NetCDFSaver(theirs, "new", dims=["time", "x"]) as saver:
+        saver.save(np.ones((3, 3), "f4"))
+    with (
+        NetCDFSaver(theirs, "bad", dims=["time", "x"]) as saver,
+        pytest.raises(InvalidInputError, match="expected 3 entries along 'x'"),
+    ):
+        saver.save(np.ones((3, 4), "f4"))
+    with h5netcdf.File(theirs) as file:
+        assert file.dimensions["time"].size == 3
+        assert file.dimensions["spare"].size == 2
+        assert file.attrs["Conventions"] == "CF-1.8"
+        assert file["t2m"].attrs["units"] == "K"
+        assert file["t2m"][...].tolist() == [[0, 1, 2], [3, 4, 5], [7, 7, 7]]
+        assert file["new"].dimensions == ("time", "x")
+        assert file["other"][...].tolist() == [1, 2, 3]
+
+
+def test_packed_values_of_another_program_are_packed_its_way(theirs):
+    with NetCDFSaver(theirs, "packed") as saver:
+        saver.save([13.0, np.nan])
+        for bad in (1e6, 9.5):  # out of range; what would mean missing
+            with pytest.raises(InvalidInputError, match="'packed' is packed into int16"):
+                saver.save([bad])
+    with NetCDFSaver(theirs, "packed", "update") as saver:
+        saver.save([12.5], [0])
+    with opened(theirs) as dataset:
+        np.testing.assert_array_equal(dataset["packed"].values, [12.5, np.nan, 13.0, np.nan])
+    with h5py.File(theirs) as file:
+        assert file["packed"][...].tolist() == [5, -1, 6, -1]
