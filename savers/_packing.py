@@ -132,9 +132,9 @@ class Packing:
         if not held.all():
             where = np.unravel_index(int(np.argmin(held)), held.shape)
             message = (
-                f"{name!r} is packed into {self.dtype}, which holds {low:g} to {high:g} ({self.fill} "
-                f"means missing): can't hold {values[where]!s} at {[int(i) for i in where]}; "
-                "choose another scale_factor or add_offset"
+                f"{name!r} is packed into {self.dtype}, which holds {low:g} to {high:g} "
+                f"({self.fill} means missing): can't hold {values[where]!s} at "
+                f"{[int(i) for i in where]}; choose another scale_factor or add_offset"
             )
             raise InvalidInputError(message)
 
