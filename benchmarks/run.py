@@ -28,6 +28,8 @@ ROWS = (
     "transfer",
     "kept",
     "resume",
+    "reading",
+    "service",
 )
 DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
 

@@ -21,9 +21,16 @@ from aiohttp import web
 import savers
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import xarray
 
 STORES = web.AppKey("STORES", "Stores")
+
+
+async def load(chosen: xarray.DataArray) -> xarray.DataArray:
+    """Read what was chosen."""
+    return await chosen.load_async()
 
 
 class Stores:
@@ -33,19 +40,29 @@ class Stores:
     ----------
     folder : str or URL
         Where the stores lie.
+    opened, load : coroutine functions
+        How a store is opened, and how a choice of it is read.
     keep : int
         How many stay open.
     """
 
-    def __init__(self, folder: str, keep: int = 100) -> None:
+    def __init__(
+        self,
+        folder: str,
+        opened: Callable[[str], Awaitable[xarray.Dataset]] = savers.open_dataset_async,
+        load: Callable[[xarray.DataArray], Awaitable[xarray.DataArray]] = load,
+        keep: int = 100,
+    ) -> None:
         self.folder = folder.rstrip("/")
+        self.opened = opened
+        self.load = load
         self.keep = keep
         self._opening: OrderedDict[str, asyncio.Future[xarray.Dataset]] = OrderedDict()
 
     async def get(self, name: str) -> xarray.Dataset:
         """Return a Dataset; a name that could not be opened is tried again next time."""
         if name not in self._opening:
-            opening = savers.open_dataset_async(f"{self.folder}/{name}.zarr")
+            opening = self.opened(f"{self.folder}/{name}.zarr")
             self._opening[name] = asyncio.ensure_future(opening)
             if len(self._opening) > self.keep:
                 self._opening.popitem(last=False)
@@ -81,14 +98,14 @@ async def point(request: web.Request) -> web.Response:
     """Answer with the values at the grid point that is nearest."""
     lat, lon = numbers(request, "lat", "lon")
     chosen = (await variable(request)).sel(lat=lat, lon=lon, method="nearest")
-    return answer((await chosen.load_async()).to_numpy())
+    return answer((await request.app[STORES].load(chosen)).to_numpy())
 
 
 async def area(request: web.Request) -> web.Response:
     """Answer with the mean over a box of latitudes and longitudes."""
     south, north, west, east = numbers(request, "south", "north", "west", "east")
     chosen = (await variable(request)).sel(lat=slice(south, north), lon=slice(west, east))
-    return answer((await chosen.load_async()).mean(("lat", "lon")).to_numpy())
+    return answer((await request.app[STORES].load(chosen)).mean(("lat", "lon")).to_numpy())
 
 
 def answer(values: Any) -> web.Response:
@@ -96,14 +113,14 @@ def answer(values: Any) -> web.Response:
     return web.json_response({"values": values.tolist()})
 
 
-def make_app(folder: str) -> web.Application:
-    """Return the service for the stores in a folder."""
+def make_app(stores: Stores) -> web.Application:
+    """Return the service for some stores."""
     app = web.Application()
-    app[STORES] = Stores(folder)
+    app[STORES] = stores
     app.router.add_get("/{store}/{variable}/point", point)
     app.router.add_get("/{store}/{variable}/area", area)
     return app
 
 
 if __name__ == "__main__":
-    web.run_app(make_app(sys.argv[1] if len(sys.argv) > 1 else str(Path.cwd())))
+    web.run_app(make_app(Stores(sys.argv[1] if len(sys.argv) > 1 else str(Path.cwd()))))

@@ -93,6 +93,8 @@ OURS = {
     "transfer": "ours, processes, map",
     "kept": "ours, 100 a commit",
     "resume": "ours",
+    "reading": "ours, 30 ms",
+    "service": "ours, 30 ms",
 }
 
 

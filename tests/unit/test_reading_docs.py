@@ -47,7 +47,9 @@ def forecasts(tmp_path):
 
 def test_the_service_answers(forecasts):
     async def asked(*paths):
-        async with TestClient(TestServer(web_service.make_app(str(forecasts)))) as client:
+        async with TestClient(
+            TestServer(web_service.make_app(web_service.Stores(str(forecasts))))
+        ) as client:
             answers = await asyncio.gather(*(client.get(path) for path in paths))
             return [(a.status, await a.text()) for a in answers]
 
