@@ -11,6 +11,7 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from savers._reading_at_once import WaitsError
 from savers._reading_loop import running_loop
 from savers.errors import BlockingReadError, SaverError, StorageError
 
@@ -95,7 +96,7 @@ def decoding(what: str) -> Iterator[None]:
     """Turn what goes wrong between a request and its values into a `StorageError`."""
     try:
         yield
-    except (SaverError, IndexError):
+    except (SaverError, WaitsError, IndexError):
         raise
     except Exception as error:
         raise StorageError(errno.EIO, f"{what}: {error}") from error

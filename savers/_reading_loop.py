@@ -6,10 +6,13 @@ What is short runs on the loop, one after another; what is long in a worker thre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
+
+from savers._reading_at_once import WaitsError, at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -54,18 +57,19 @@ async def paced(nbytes: int, task: Callable[[], Coroutine[Any, Any, T]]) -> T:
     nbytes : int
         How much it works on. Up to `MOST_ON_LOOP` it runs on the event loop, one after another:
         fifty that become ready together don't hold up the loop together. Else it runs in a worker
-        thread, on as many as there are cores.
+        thread, on as many as there are cores. So does what waits all the same.
     task : coroutine function
         It waits for no request; those that it makes all the same go to the loop that called.
     """
     loop = asyncio.get_running_loop()
-    if nbytes > MOST_ON_LOOP:
-        async with _places.setdefault(loop, asyncio.Semaphore(os.cpu_count() or 1)):
-            return await asyncio.to_thread(_apart, task, loop)
-    async with _turns.setdefault(loop, asyncio.Lock()):
-        done = await task()
-        await asyncio.sleep(0)
-        return done
+    if nbytes <= MOST_ON_LOOP:
+        with contextlib.suppress(WaitsError):
+            async with _turns.setdefault(loop, asyncio.Lock()):
+                done = at_once(task)
+                await asyncio.sleep(0)
+                return done
+    async with _places.setdefault(loop, asyncio.Semaphore(os.cpu_count() or 1)):
+        return await asyncio.to_thread(_apart, task, loop)
 
 
 def _apart(task: Callable[[], Coroutine[Any, Any, T]], caller: asyncio.AbstractEventLoop) -> T:

@@ -16,6 +16,7 @@ from zarr.abc.store import (
 )
 from zarr.core.buffer import default_buffer_prototype
 
+from savers._reading_at_once import refuse_to_wait
 from savers._reading_loop import home, side_by_side
 from savers._secrets import masked, shows
 from savers.errors import InvalidInputError, SaverError, StorageError
@@ -117,6 +118,7 @@ class ReadStore(Store):
         supplied = _supplied.get()
         if key in supplied:
             return cut(supplied[key], byte_range)
+        refuse_to_wait(key)
         loop = home.get()
         request = self._request(key, prototype or default_buffer_prototype(), byte_range)
         if loop is None or loop is asyncio.get_running_loop():

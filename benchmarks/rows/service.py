@@ -111,8 +111,9 @@ def contenders(delay: float) -> list[Contender]:
 ROW = Row(
     title="A web service",
     story=f"{CLIENTS} clients ask the example service (examples/web_service.py, aiohttp, clients "
-    "in the same process) for points and areas of 50 stores, which answer each request for an object "
-    "after 30 or 150 ms. The peer is the same handler with xarray.open_zarr and load on threads.",
+    "in the same process) for points and areas of 50 stores, which answer each request for an "
+    "object after 30 or 150 ms. The peer is the same handler with xarray.open_zarr and load on "
+    "threads.",
     figures=(
         Figure("per_s", "requests a second", higher_is_better=True),
         Figure("p50_ms", "half of them within, ms"),
