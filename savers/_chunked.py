@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from savers._format import Format
     from savers._jobs import JobLedger
+    from savers._location import Location
     from savers._state import ArrayLayout
 
 __all__ = ["ChunkedSaver"]
@@ -104,7 +105,7 @@ class ChunkedSaver(Saver):
         self.dataset_name = self.settings.dataset_name
         self.approach = self.settings.approach
         self._synced = self.settings.durability == "power"
-        self._location = locate(file_path, self.settings.storage_options, synced=self._synced)
+        self._location = self.locate(file_path)
         self.labels = {name: Labels.of(name, v) for name, v in self.settings.coords.items()}
         self._check_coords()
         self.agreed: set[tuple[str, int]] = set()  # arrays that agree with the settings
@@ -128,6 +129,10 @@ class ChunkedSaver(Saver):
     def where(self) -> str:
         """Path or URL of the store, without credentials."""
         return self._location.name
+
+    def locate(self, file_path: object) -> Location:
+        """Return the location that `file_path` names. Nothing is created or contacted."""
+        return locate(file_path, self.settings.storage_options, synced=self._synced)
 
     @abstractmethod
     def make_format(self) -> Format:

@@ -19,6 +19,7 @@ from savers._locks import Lock, is_dead
 from savers._netcdf import NetCDFFormat
 from savers._object_lock import ObjectLock
 from savers._object_store import ObjectStore
+from savers._remote_file import has_working_copy, working_copy
 from savers._single_file import FileStore
 from savers._store import MappingStore
 from savers._zarr import ZarrFormat, format_of
@@ -155,6 +156,8 @@ def find(path: object, storage_options: Mapping[str, Any] | None = None) -> Exis
         Neither a store nor a ledger is there.
     """
     location = locate(path, storage_options)
+    if location.path is None and has_working_copy(location):
+        location = working_copy(location)
     datasets = tuple(_datasets(location))
     fmt, exists = _format(location, datasets)
     sequential = _sequential(location)

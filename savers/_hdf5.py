@@ -35,9 +35,10 @@ from savers._hdf5_layout import (
     values_dtype_of,
 )
 from savers._hdf5_publish import ID, Assembly, Linker, of_root
+from savers._remote_file import working_copy
 from savers._single_file import FileStore
 from savers._state import ArrayLayout
-from savers.errors import FormatError
+from savers.errors import FormatError, LedgerMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
 __all__ = ["HDF5Format", "HDF5Saver", "file_kind"]
 
 Index = tuple[int, ...]
+
+ELSEWHERE = (
+    "this file was saved from another machine (or by another user), which has its ledger: go on "
+    "there, or copy it to a local path and save to that"
+)
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,12 @@ class HDF5Format:
         return layout
 
     def adopt(self, store: Store, name: str) -> tuple[ArrayLayout, Index] | None:
-        path = as_file_store(store).path
-        if not path.exists():
+        files = as_file_store(store)
+        if not files.path.exists():
             return None
-        with opened(path) as file:
+        with opened(files.path) as file:
+            if ID in file.attrs and files.written_elsewhere():
+                raise LedgerMismatchError(ELSEWHERE)
             node = file.get(name)
             if node is None:
                 return None
@@ -314,6 +322,12 @@ class HDF5Saver(ChunkedSaver):
 
     settings_type = HDF5Settings
     settings: HDF5Settings
+
+    def locate(self, file_path: object) -> Location:
+        location = super().locate(file_path)
+        if location.path is not None:
+            return location
+        return working_copy(location, synced=self._synced)
 
     def make_format(self) -> Format:
         return HDF5Format(in_place=self.settings.durability == "none")

@@ -124,6 +124,7 @@ class Assembly:
         waiting = {name: self._waiting(name) for name in self.shapes}
         if any(waiting.values()) or not self._is_current():
             self._replace(waiting)
+        self.store.send()
         self.store.keep(self._still_needed())
 
     def _rescue(self) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from savers._files import make_side_folder, storage_errors, sync_folder
 from savers._location import ledger_folder
+from savers._remote_file import WorkingCopy, make_folder
 from savers._segment import Segment
 from savers._store import LocalStore
 from savers.errors import FormatError
@@ -59,7 +60,9 @@ class FileStore:
         if path.is_dir():
             message = f"expected a file at {path}, found a folder"
             raise FormatError(message)
-        self.path = path
+        self._path = path
+        self._remote = location.remote if isinstance(location, WorkingCopy) else None
+        self._fetched = self._remote is None
         self.synced = location.store.synced
         self.in_place = in_place
         self.folder = ledger_folder(path)
@@ -68,7 +71,20 @@ class FileStore:
             self.folder / f"{quote(dataset, safe='')}.segment", synced=self.synced
         )
         self._birth = self.folder / "birth.json"
+        self._unsent = self.folder / "unsent"
         self._renamed = False
+
+    @property
+    def path(self) -> Path:
+        """The file; of a URL its copy here, brought up to it when it is first asked for."""
+        if not self._fetched:
+            self._fetched = True
+            try:
+                self._fetch()
+            except BaseException:
+                self._fetched = False
+                raise
+        return self._path
 
     # -- the store of chunks -----------------------------------------------------------------------
 
@@ -116,6 +132,7 @@ class FileStore:
     def close(self) -> None:
         """Let go of files. Idempotent; a later call opens them again."""
         self._segment.close()
+        self._fetched = self._remote is None
 
     # -- the id of a store whose file is not there yet ---------------------------------------------
 
@@ -218,6 +235,34 @@ class FileStore:
             os.close(source)
         return True
 
+    # -- the file behind a URL ---------------------------------------------------------------------
+
+    def written_elsewhere(self) -> bool:
+        """Return whether a file behind a URL has no ledger on this machine."""
+        return self._remote is not None and not any(self.folder.glob("*.log"))
+
+    def _fetch(self) -> None:
+        """Take over what is behind the URL, unless what is here has yet to be put there."""
+        make_folder(self._path)
+        found = self._remote.get() if self._remote is not None else None
+        if self._unsent.exists():
+            return
+        if found is None:
+            with storage_errors("delete", self._path):
+                self._path.unlink(missing_ok=True)
+        elif not self._path.exists() or self._path.read_bytes() != found:
+            aside = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}.fetched")
+            with storage_errors("write", self._path):
+                aside.write_bytes(found)
+                os.replace(aside, self._path)
+
+    def send(self) -> None:
+        """Put the file to its URL where that is still to be done."""
+        if self._remote is not None and self._unsent.exists():
+            self._remote.put(self._path.read_bytes())
+            with storage_errors("delete", self._unsent):
+                self._unsent.unlink()
+
     def require_room(self, keys: Collection[str]) -> None:
         """Refuse to build the next file where the old one and these chunks would not fit.
 
@@ -236,9 +281,12 @@ class FileStore:
     def _replace(self, built: Path) -> None:
         """Move the next file into its place; the id is in it from now on."""
         with storage_errors("replace", self.path):
+            if self._remote is not None:
+                self._unsent.touch()
             os.replace(built, self.path)
             self._renamed = True
         self.barrier()
+        self.send()
         if self._birth.exists():
             with storage_errors("delete", self._birth):
                 self._birth.unlink(missing_ok=True)
