@@ -21,7 +21,14 @@ from savers.errors import InvalidTypeError
 if TYPE_CHECKING:
     from savers._store import Store
 
-__all__ = ["RemoteFile", "WorkingCopy", "has_working_copy", "working_copy"]
+__all__ = [
+    "RemoteFile",
+    "WorkingCopy",
+    "digest",
+    "has_working_copy",
+    "make_folder",
+    "working_copy",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,9 @@ class RemoteFile:
         Raises
         ------
         StorageError
-            It can't be put, or another writer replaced it meanwhile.
+            It can't be put.
+        ChangedError
+            It is not the one that was read last (known in buckets alone).
         """
         self.store.put(self.key, data)
         self.store.barrier()
@@ -84,8 +93,12 @@ def has_working_copy(location: Location) -> bool:
 
 def _folder(location: Location) -> Path:
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    digest = hashlib.sha256(location.identity.encode()).hexdigest()
-    return Path(state) / "tasksavers" / digest[:32]
+    return Path(state) / "tasksavers" / digest(location.identity.encode())[:32]
+
+
+def digest(data: bytes | None) -> str:
+    """Return by what a file is known again; "" for none."""
+    return "" if data is None else hashlib.sha256(data).hexdigest()
 
 
 def make_folder(path: Path) -> None:

@@ -17,10 +17,10 @@ from urllib.parse import quote
 
 from savers._files import make_side_folder, storage_errors, sync_folder
 from savers._location import ledger_folder
-from savers._remote_file import WorkingCopy, make_folder
+from savers._remote_file import WorkingCopy, digest, make_folder
 from savers._segment import Segment
-from savers._store import LocalStore
-from savers.errors import FormatError
+from savers._store import ChangedError, LocalStore
+from savers.errors import FormatError, LedgerMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -61,6 +61,7 @@ class FileStore:
             message = f"expected a file at {path}, found a folder"
             raise FormatError(message)
         self._path = path
+        self.name = location.name
         self._remote = location.remote if isinstance(location, WorkingCopy) else None
         self._fetched = self._remote is None
         self.synced = location.store.synced
@@ -71,7 +72,8 @@ class FileStore:
             self.folder / f"{quote(dataset, safe='')}.segment", synced=self.synced
         )
         self._birth = self.folder / "birth.json"
-        self._unsent = self.folder / "unsent"
+        self._unsent = self.folder / "unsent"  # holds the digest of what it is to replace
+        self._base = ""
         self._renamed = False
 
     @property
@@ -243,25 +245,49 @@ class FileStore:
 
     def _fetch(self) -> None:
         """Take over what is behind the URL, unless what is here has yet to be put there."""
-        make_folder(self._path)
-        found = self._remote.get() if self._remote is not None else None
-        if self._unsent.exists():
+        if self._remote is None:
             return
-        if found is None:
+        make_folder(self._path)
+        found = self._remote.get()
+        here = self._path.read_bytes() if self._path.exists() else None
+        self._base = digest(found)
+        if self._unsent.exists() and found != here:
+            if self._unsent.read_text() != self._base:
+                raise LedgerMismatchError(self._replaced())
+        elif found is None:
             with storage_errors("delete", self._path):
                 self._path.unlink(missing_ok=True)
-        elif not self._path.exists() or self._path.read_bytes() != found:
+        elif found != here:
             aside = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}.fetched")
             with storage_errors("write", self._path):
                 aside.write_bytes(found)
                 os.replace(aside, self._path)
 
+    def _replaced(self) -> str:
+        return (
+            f"{self.name} was replaced by another program since it was read. What was saved is "
+            f"in {self._path}: put one of the two files in the place of the other"
+        )
+
     def send(self) -> None:
-        """Put the file to its URL where that is still to be done."""
-        if self._remote is not None and self._unsent.exists():
-            self._remote.put(self._path.read_bytes())
-            with storage_errors("delete", self._unsent):
-                self._unsent.unlink()
+        """Put the file to its URL where that is still to be done.
+
+        Raises
+        ------
+        LedgerMismatchError
+            Another program replaced the one that is there.
+        """
+        if self._remote is None or not self._unsent.exists():
+            return
+        data = self._path.read_bytes()
+        try:
+            self._remote.put(data)
+        except ChangedError as error:
+            self._fetched = False  # looked at again, and refused again
+            raise LedgerMismatchError(self._replaced()) from error
+        self._base = digest(data)
+        with storage_errors("delete", self._unsent):
+            self._unsent.unlink()
 
     def require_room(self, keys: Collection[str]) -> None:
         """Refuse to build the next file where the old one and these chunks would not fit.
@@ -282,7 +308,7 @@ class FileStore:
         """Move the next file into its place; the id is in it from now on."""
         with storage_errors("replace", self.path):
             if self._remote is not None:
-                self._unsent.touch()
+                self._unsent.write_text(self._base)
             os.replace(built, self.path)
             self._renamed = True
         self.barrier()

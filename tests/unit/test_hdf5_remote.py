@@ -121,6 +121,25 @@ def test_another_machine_is_refused(state):
     assert read() == [1.0]
 
 
+def test_a_file_that_others_replaced_is_not_replaced_in_turn(s3_server, bucket):
+    obstore = pytest.importorskip("obstore")
+    objects = s3_server.store(bucket)
+    url, options = f"s3://{bucket}/runs/out.h5", s3_server.options()
+    with HDF5Saver(url, storage_options=options) as saver:
+        saver.save([1.0])
+    saver = HDF5Saver(url, storage_options=options)
+    saver.save([2.0])
+    obstore.put(objects, "runs/out.h5", b"theirs")
+    for _ in range(2):
+        with pytest.raises(LedgerMismatchError, match="replaced by another program"):
+            saver.flush()
+    with pytest.raises(LedgerMismatchError):
+        saver.close()
+    with pytest.raises(LedgerMismatchError):
+        HDF5Saver(url, storage_options=options).save([3.0])
+    assert bytes(obstore.get(objects, "runs/out.h5").bytes()) == b"theirs"
+
+
 def test_a_file_of_others_is_taken_over():
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
