@@ -167,14 +167,23 @@ class ChunkStore:
         )
         return key, self._new_token() if waits else ""
 
-    def put_whole(self, layout: ArrayLayout, index: Index, block: NDArray[Any], token: str) -> Put:
+    def put_whole(
+        self,
+        layout: ArrayLayout,
+        index: Index,
+        block: NDArray[Any],
+        token: str,
+        announce: Callable[[int, int], None],
+    ) -> Put:
         """Encode a chunk and put it at its key in one step: readers see the old or the new one.
 
-        `token` is the name that it has aside until it is whole, in stores that need one.
+        `token` is the name that it has aside until it is whole, in stores that need one; `announce`
+        is told its size and checksum before it is there.
         """
         parts = self.codec(layout).parts(to_stored(block))
         size, crc = _sums(parts)
         key = self.format.chunk_key(layout, index)
+        announce(size, crc)
         if self._staging is None:
             self.store.write(key, *parts)
         else:
@@ -259,7 +268,8 @@ class ChunkStore:
 
     def _check(self, array: ArrayState, index: Index, data: bytes) -> None:
         stored = array.chunks.get(index)
-        if stored is not None and (len(data), crc32c(data)) != stored:
+        known = (stored, *array.rewriting.get(index, ()))
+        if stored is not None and (len(data), crc32c(data)) not in known:
             key = self.format.chunk_key(array.layout, index)
             message = f"{key} in {self.name} is damaged: its checksum is not the ledger's"
             raise FormatError(message)

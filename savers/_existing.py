@@ -22,6 +22,7 @@ from savers._object_store import ObjectStore
 from savers._remote_file import has_working_copy, working_copy
 from savers._single_file import FileStore
 from savers._store import MappingStore
+from savers._writer_streams import Replica
 from savers._zarr import ZarrFormat, format_of
 from savers.errors import NotFoundError, SaverError
 
@@ -113,8 +114,9 @@ class Dataset:
         """
         data: memoryview | None = None
         while data is None:  # a writer that goes on in a new stream removes the old one
-            state, stream = replay(self.home, self.name)
+            _, stream = replay(self.home, self.name)
             data = self.home.load(stream) if stream else memoryview(b"")
+        state = Replica(self.home, self.name).refresh()
         records, end = 0, 0
         for frame in read_frames(data, stream):
             records, end = records + 1, frame.end

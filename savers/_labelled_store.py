@@ -6,6 +6,7 @@ recorded without it, in a stream of this writer's own.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,7 @@ class LabelledStore(Sink):
         self._generations: dict[str, tuple[int, Index]] = {}
         self._grids: dict[str, NDArray[Any]] = {}
         self._lock = threading.RLock()
+        self._recorded: dict[str, set[Index]] = {}  # chunks that a record speaks of
         self._numbers = itertools.count()
         self._writer: WriterStream | None = None
         self._claims: Claims | None = None
@@ -168,7 +170,21 @@ class LabelledStore(Sink):
 
     def put(self, layout: ArrayLayout, index: Index, block: NDArray[Any]) -> list[Any]:
         token = f"{ASIDE}{self.writer.name}-{next(self._numbers)}"
-        return self.chunks.put_whole(layout, index, block, token).entry()
+        announce = functools.partial(self._announce, layout, index)
+        return self.chunks.put_whole(layout, index, block, token, announce).entry()
+
+    def _announce(self, layout: ArrayLayout, index: Index, size: int, crc: int) -> None:
+        """A chunk that a record speaks of may be a newer one from here on."""
+        if self._is_recorded(layout, index):
+            entry = {**_entry(layout.name), "rewriting": [[index, size, crc]]}
+            self.writer.append({"kind": "commit", "arrays": [entry]})
+
+    def _is_recorded(self, layout: ArrayLayout, index: Index) -> bool:
+        with self._lock:
+            if layout.name not in self._recorded:
+                array = self.replica.refresh().arrays.get(layout.name)
+                self._recorded[layout.name] = set() if array is None else set(array.chunks)
+            return index in self._recorded[layout.name]
 
     def record(
         self, chunks: Sequence[tuple[ArrayLayout, list[Any]]], writes: Sequence[Submission]
@@ -179,6 +195,7 @@ class LabelledStore(Sink):
         for layout, entry in chunks:
             known = arrays.setdefault(layout.name, _entry(layout.name))
             known["chunks"].append(entry)
+            self._recorded.setdefault(layout.name, set()).add(tuple(entry[0]))
         for write in writes:
             for name, boxes in write.cells.items():
                 arrays.setdefault(name, _entry(name))["cells"] += boxes

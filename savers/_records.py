@@ -83,6 +83,7 @@ def _fold_array(state: State, record: dict[str, Any], raw: memoryview, raw_at: i
     if record.get("rows"):
         array.settle((0,), (record["rows"],), ItemStatus.DONE)
     _note_pieces(array, record.get("pieces", []), raw_at, len(raw))
+    _note_rewriting(array, record.get("rewriting", ()))
     for cell, offset, size in record.get("partial", ()):
         array.partial[tuple(cell)] = _unpack_mask(raw[offset : offset + size], layout)
     table = state.pending if record.get("pending") else state.arrays
@@ -145,6 +146,7 @@ def _fold_entry(state: State, entry: dict[str, Any], raw: memoryview, raw_at: in
     if array is None:
         return
     _note_chunks(state, array, entry.get("chunks", ()))
+    _note_rewriting(array, entry.get("rewriting", ()))
     _note_pieces(array, entry.get("pieces", ()), raw_at, len(raw))
     for start, stop, status in entry.get("cells", ()):
         array.settle(tuple(start), tuple(stop), status)
@@ -171,8 +173,14 @@ def _note_chunks(state: State, array: ArrayState, chunks: Sequence[list[Any]]) -
         index = tuple(chunk)
         array.chunks[index] = Stored(size, crc)
         array.loose.pop(index, None)
+        array.rewriting.pop(index, None)
         if token:
             state.staged[token] = (array.layout.name, array.layout.generation, index)
+
+
+def _note_rewriting(array: ArrayState, chunks: Sequence[list[Any]]) -> None:
+    for chunk, size, crc in chunks:
+        array.rewriting.setdefault(tuple(chunk), []).append(Stored(size, crc))
 
 
 def _fold_items(job: Job, record: dict[str, Any], raw: memoryview) -> None:
@@ -335,6 +343,7 @@ def _array_record(array: ArrayState, read: Callable[[PieceRef], bytes], *, pendi
         "adopted": array.adopted,
         "pieces": pieces,
         "partial": partial,
+        "rewriting": [[i, *one] for i, several in array.rewriting.items() for one in several],
         "pending": pending,
     }
     return record, raw

@@ -129,6 +129,8 @@ class ArrayState:
         The one they saw before it (a crash may have left that).
     adopted : bool
         True when another program created the array.
+    rewriting : dict
+        What chunks hold if a writer that was about to replace them died right after it had.
     partial : dict
         For cells of which only a part was written: which of their values, bool of the shape of the
         other axes.
@@ -141,6 +143,7 @@ class ArrayState:
     published: Index | None = None
     before: Index | None = None
     adopted: bool = False
+    rewriting: dict[Index, list[Stored]] = field(default_factory=dict)
     partial: dict[Index, NDArray[np.bool_]] = field(default_factory=dict)
     _room: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8), repr=False)
 

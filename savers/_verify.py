@@ -246,7 +246,12 @@ class Chunks:
             for index, stored in array.chunks.items():
                 key = self.format.chunk_key(layout, index)
                 token = staged.get((layout.name, layout.generation, index), "")
-                if problem := self._problem(layout, index, token, stored):
+                meant = [self._problem(layout, index, token, stored)]
+                meant += [
+                    self._problem(layout, index, token, one)
+                    for one in (array.rewriting.get(index, ()) if meant[0] else ())
+                ]
+                if (problem := meant[0]) and all(meant):
                     self.report.add(layout.name, key, problem)
         self._unknown()
         self.store.close()

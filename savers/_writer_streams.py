@@ -8,6 +8,7 @@ writer that closes hands its records over to the dataset; what a dead one left i
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class WriterStream:
         self._synced = synced
         self._stream: FileStream | ObjectStream | None = None
         self._lock: Lock | None = None
+        self._appending = threading.Lock()
 
     def sign_on(self) -> Lock | None:
         """Show that this writer lives; None for stores that have no locks."""
@@ -77,15 +79,16 @@ class WriterStream:
         StorageError
             It could not be written; the stream is as before.
         """
-        if self._stream is None:
-            self.sign_on()
-            stream = self.home.stream(self.name, synced=self._synced)
-            if self.home.folder is not None:
-                make_side_folder(self.home.folder)
-            stream.create([encode_frame(self._header)])
-            self._stream = stream
-        self._stream.append(encode_frame(record))
-        self.count += 1
+        with self._appending:
+            if self._stream is None:
+                self.sign_on()
+                stream = self.home.stream(self.name, synced=self._synced)
+                if self.home.folder is not None:
+                    make_side_folder(self.home.folder)
+                stream.create([encode_frame(self._header)])
+                self._stream = stream
+            self._stream.append(encode_frame(record))
+            self.count += 1
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of the stream; with `remove` its records lie elsewhere by now. Idempotent."""
@@ -117,6 +120,7 @@ class Replica:
         self._state: State | None = None
         self._stamp: tuple[str, int] = ("", -1)
         self._read: dict[str, int] = {}
+        self._reading = threading.Lock()
 
     def refresh(self) -> State:
         """Return the state as it is now.
@@ -126,15 +130,16 @@ class Replica:
         LedgerCorruptedError
             A record is damaged.
         """
-        while True:
-            stamp = self._main_stamp()
-            if self._state is None or stamp != self._stamp:
-                self._state, _ = replay(self.home, self.dataset)
-                self._stamp, self._read = stamp, {}
-            self._read_writers(self._state)
-            if self._main_stamp() == stamp:
-                return self._state
-            self._state = None
+        with self._reading:
+            while True:
+                stamp = self._main_stamp()
+                if self._state is None or stamp != self._stamp:
+                    self._state, _ = replay(self.home, self.dataset)
+                    self._stamp, self._read = stamp, {}
+                self._read_writers(self._state)
+                if self._main_stamp() == stamp:
+                    return self._state
+                self._state = None
 
     def _main_stamp(self) -> tuple[str, int]:
         names = self.home.streams(self.dataset)

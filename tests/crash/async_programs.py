@@ -5,6 +5,7 @@ python -m tests.crash.async_programs NAME PATH [ARGUMENTS]
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from savers import AsyncZarrSaver
+from savers._labelled_store import LabelledStore
 
 TIMES = np.arange(64)
 X = np.arange(4096)
@@ -90,6 +92,16 @@ def stuck(path: str) -> None:
     (Path(path) / "t" / "c" / "5").write_text("in the way of the folder of chunk (5, 0)")
     out.write(value(5), coords(5), "t")
     out.write(value(6), coords(6), "t")
+
+
+def torn(path: str) -> None:
+    """Die between putting a chunk that was there before and its record."""
+    out = saver(path, chunked_coords={"time": 64})
+    out.write(value(0), coords(0), "t")
+    out.flush()
+    out.write(value(1), coords(1), "t")
+    LabelledStore.record = lambda *_: os._exit(9)  # type: ignore[method-assign,assignment]
+    out.flush()
 
 
 if __name__ == "__main__":

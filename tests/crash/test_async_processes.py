@@ -141,3 +141,18 @@ def test_written_is_true_after_kills_and_missing_completes(tmp_path):
         counts.append(check_written(path))
     assert counts == sorted(counts), f"seed {seed}"
     complete(path)
+
+
+def test_a_chunk_that_was_replaced_without_its_record_is_no_damage(tmp_path):
+    path = tmp_path / "a"
+    assert ended([start("torn", path)])[0][0] == 9
+    assert verify(path) == []
+    with AsyncZarrSaver(path, {"time": TIMES}, chunked_coords={"time": 64}) as saver:
+        assert saver.written("t") == [{"time": 0}]
+        saver.write(value(2), {"time": TIMES[2:3], "x": np.arange(4096)}, "t")
+    found = zarr.open_array(path / "t")[:]
+    for t in (0, 2):
+        np.testing.assert_array_equal(found[t], value(t)[0])
+    assert verify(path) == []
+    (path / "t" / "c" / "0" / "0").write_bytes(b"something else")
+    assert len(verify(path)) == 1
