@@ -1,7 +1,7 @@
 """Chunks between memory and the store: encode and put side by side, load and check.
 
-A chunk that readers may look at, or that holds committed values, is written aside and renamed
-after its record; any other goes straight to its key.
+A chunk that readers may look at, that holds committed values, or whose array is yet to be recorded
+is written aside and renamed after its record; any other goes straight to its key.
 """
 
 from __future__ import annotations
@@ -154,18 +154,19 @@ class ChunkStore:
         codec: FileCodec, store: LocalStore, block: NDArray[Any],
     ) -> Put:  # fmt: skip
         key, token = self._destination(state, array, index)
-        with codec.encoded(block, whole=bool(token)) as path:
+        with codec.encoded(block, whole=_in_use(state, array, index)) as path:
             data = store.take(path, key, token)
-        size, crc = (0, 0) if data is None else (len(data), crc32c(data))
+        size, crc, token = (0, 0, "") if data is None else (len(data), crc32c(data), token)
         return Put((array.layout.name, array.layout.generation, index), size, crc, token, key)
 
     def _destination(self, state: State, array: ArrayState, index: Index) -> tuple[str, str]:
         """Return the key of a chunk, and a token where it must wait aside for its record."""
-        key = self.format.chunk_key(array.layout, index)
-        waits = self._staging is not None and (
-            index in array.chunks or visible(array, index, state)
-        )
-        return key, self._new_token() if waits else ""
+        layout = array.layout
+        key = self.format.chunk_key(layout, index)
+        if self._staging is None:
+            return key, ""
+        unknown = state.array(layout.name, layout.generation) is None  # made by this commit
+        return key, self._new_token() if unknown or _in_use(state, array, index) else ""
 
     def put_whole(
         self,
@@ -283,6 +284,11 @@ class ChunkStore:
         self._codecs.clear()
         self._unrenamed.clear()
         self.store.close()
+
+
+def _in_use(state: State, array: ArrayState, index: Index) -> bool:
+    """Return whether the object at a chunk's key holds committed values or may be looked at."""
+    return index in array.chunks or visible(array, index, state)
 
 
 def visible(array: ArrayState, index: Index, state: State) -> bool:

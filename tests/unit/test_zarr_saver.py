@@ -24,6 +24,7 @@ from savers import (
     NotFoundError,
     SaverError,
     ZarrSaver,
+    verify,
 )
 from savers._session import PATIENCE
 from tests.stores import KINDS, Place, consolidated_is_current, tree, unchanged, without_warnings
@@ -509,6 +510,37 @@ def test_another_process_is_refused_soon_naming_the_holder(path, approach):
     assert f"in use by process {os.getpid()} on " in text
     assert "out.zarr" in text
     assert read(path).tolist() == [1.0, 2.0]
+
+
+KILLED_BEFORE_ITS_RECORD = """
+    import os
+    coords = {"time": [1, 2, 3], "z": [1.0, 2.0]}
+    saver = ZarrSaver(sys.argv[1], "x", dims=("time", "z"), coords=coords, chunks=1)
+    from savers._ledger import Ledger
+    append = Ledger.append
+    def fatal(self, record, *rest):
+        if record["kind"] == "commit":
+            os._exit(9)
+        append(self, record, *rest)
+    Ledger.append = fatal
+    saver.save([[1.0, 2.0], [3.0, 4.0]])
+"""
+
+
+def test_a_first_commit_without_its_record_leaves_nothing_that_zarr_meets(path):
+    """zarr warns of folders without a document, and a warning is an error here."""
+    assert python(KILLED_BEFORE_ITS_RECORD, path).returncode == 9
+    group = zarr.open_group(path, mode="r", use_consolidated=False)
+    assert list(group.members()) == []
+    with ZarrSaver(path, "other") as saver:
+        saver.save([1.0])
+    group = zarr.open_group(path, mode="r", use_consolidated=False)
+    assert [name for name, _ in group.members()] == ["other"]
+    with ZarrSaver(path, "x") as saver:
+        saver.save([[1.0, 2.0]])
+    assert read(path, "x").tolist() == [[1.0, 2.0]]
+    assert verify(path) == []
+    assert list(path.with_name(path.name + ".ledger").glob("staged/*")) == []
 
 
 def test_another_process_goes_on_once_the_holder_has_closed(path):
