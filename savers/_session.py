@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from savers._regions import Region
     from savers._state import ArrayLayout, ArrayState, PieceRef, State
 
-__all__ = ["Session", "leave", "session_for"]
+__all__ = ["Session", "close_all", "leave", "session_for"]
 
 #: Seconds between a commit and its publication; longer where publishing takes over 5 % of it.
 PUBLISH_AFTER = 1.0
@@ -478,7 +478,7 @@ def leave(session: Session) -> None:
         session.close()
 
 
-def _close_all() -> None:
+def close_all() -> None:
     """At interpreter exit: what a saver left open is published."""
     for session in list(_sessions.values()):
         if session.pid == os.getpid():
@@ -486,5 +486,5 @@ def _close_all() -> None:
                 session.close()
 
 
-atexit.register(_close_all)
+atexit.register(close_all)
 os.register_at_fork(after_in_child=_sessions.clear)

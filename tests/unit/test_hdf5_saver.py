@@ -480,6 +480,20 @@ def test_what_a_killed_run_committed_is_put_in_by_recover(tmp_path):
     assert read(path).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
+@pytest.mark.parametrize("name", ["HDF5Saver", "NetCDFSaver"])
+def test_a_saver_left_open_is_published_when_its_process_ends(tmp_path, name):
+    program = (
+        f"import sys\nfrom savers import {name}\n"
+        f"saver = {name}(sys.argv[1], chunks=2, attrs={{'title': 'T'}})\n"
+        "saver.save({'x': [0.0, 1.0, 2.0], 't': ['a', 'b', 'c']})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "out"], check=True, capture_output=True
+    )
+    assert done.stderr == b""
+    assert read(tmp_path / "out", "x").tolist() == [0.0, 1.0, 2.0]
+
+
 def test_flipped_bytes_are_found_by_verify(tmp_path):
     path = tmp_path / "out.h5"
     rows = np.random.default_rng(0).normal(size=(64, 16))
