@@ -84,7 +84,15 @@ class NetCDFFormat(HDF5Format):
         if path.exists():
             with opened(path) as file:
                 axes = dict(axes_in(file)) | axes
-        found, _ = dimensions(axes, str(path))
+        found, paths = dimensions(axes, str(path))
+        first = paths[layout.name][0] if layout.growing and layout.meta["dims"] else ""
+        if first in axes and first != layout.name and not axes[first].unlimited:
+            message = (
+                f"can't append {layout.name!r} along {first!r}, which has a fixed length in "
+                f"{path}: give it a first dimension of its own with dims=, or place it by labels "
+                "(write)"
+            )
+            raise InvalidInputError(message)
         for dimension in found:
             if dimension.path in axes and not dimension.labelled:
                 message = (

@@ -111,13 +111,17 @@ def _own(file: h5py.File, arrays: Mapping[str, ArrayState]) -> dict[str, Axes]:
 
 def axes_in(file: h5py.File) -> Iterator[tuple[str, Axes]]:
     """Yield path and dimensions of every dataset that has them."""
-    datasets: list[h5py.Dataset] = []
-    file.visititems(lambda _, node: datasets.append(node) if is_dataset(node) else None)
-    for dataset in datasets:
+    for dataset in _datasets(file):
         dims = tuple(_dims(dataset))
         if len(dims) == dataset.ndim and not is_bare(dataset):
             unlimited = bool(dataset.ndim) and dataset.maxshape[0] is None
             yield dataset.name[1:], Axes(dims, tuple(dataset.shape), unlimited)
+
+
+def _datasets(file: h5py.File) -> list[h5py.Dataset]:
+    found: list[h5py.Dataset] = []
+    file.visititems(lambda _, node: found.append(node) if is_dataset(node) else None)
+    return found
 
 
 def _dims(dataset: h5py.Dataset) -> Iterator[str]:
@@ -145,20 +149,37 @@ def is_bare(dataset: h5py.Dataset) -> bool:
 def _make_scale(file: h5py.File, dimension: Dimension) -> None:
     """Make what stands for a dimension what it has to be."""
     scale = file.get(dimension.path)
-    if scale is not None and is_bare(scale) and scale.shape != (dimension.size,):
-        if scale.maxshape == (None,):
-            scale.resize((dimension.size,))
-        else:  # nobody uses it any more
-            del file[dimension.path]
-            scale = None
     if scale is None:
-        more = {"maxshape": (None,), "chunks": (1024,)} if dimension.unlimited else {}
-        scale = file.create_dataset(
-            dimension.path, (dimension.size,), ">f4", track_order=True, **more
-        )
-        scale.make_scale(BARE.format(0 if dimension.unlimited else dimension.size))
+        _make_bare(file, dimension)
     elif not scale.is_scale:
         scale.make_scale(_leaf(scale))
+    elif is_bare(scale) and dimension.unlimited and scale.maxshape == (None,):
+        scale.resize((dimension.size,))
+    elif is_bare(scale) and (dimension.unlimited or scale.shape != (dimension.size,)):
+        _remake(file, scale, dimension)
+
+
+def _make_bare(file: h5py.File, dimension: Dimension) -> h5py.Dataset:
+    more = {"maxshape": (None,), "chunks": (1024,)} if dimension.unlimited else {}
+    scale = file.create_dataset(dimension.path, (dimension.size,), ">f4", track_order=True, **more)
+    scale.make_scale(BARE.format(0 if dimension.unlimited else dimension.size))
+    return scale
+
+
+def _remake(file: h5py.File, scale: h5py.Dataset, dimension: Dimension) -> None:
+    """Replace the scale of a dimension that was of fixed length, for all who use it."""
+    users: list[tuple[h5py.Dataset, int]] = []
+    for dataset in _datasets(file):
+        users += [(dataset, n) for n, each in enumerate(dataset.dims) if scale in each.values()]
+    number = scale.attrs.get(DIMID)
+    for dataset, axis in users:
+        dataset.dims[axis].detach_scale(scale)
+    del file[dimension.path]
+    made = _make_bare(file, dimension)
+    if number is not None:
+        made.attrs.create(DIMID, number, dtype="<i4")
+    for dataset, axis in users:
+        dataset.dims[axis].attach_scale(made)
 
 
 def _attach(dataset: h5py.Dataset, axis: int, scale: h5py.Dataset) -> None:

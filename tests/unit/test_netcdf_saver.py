@@ -282,3 +282,28 @@ def test_packed_values_of_another_program_are_packed_its_way(theirs):
         np.testing.assert_array_equal(dataset["packed"].values, [12.5, np.nan, 13.0, np.nan])
     with h5py.File(theirs) as file:
         assert file["packed"][...].tolist() == [5, -1, 6, -1]
+
+
+def test_an_array_never_ends_before_a_dimension_of_fixed_length(tmp_path):
+    """NetCDF's own library can't read one that does."""
+    dims = {"a": ["time"], "dataset": ["time", "x"]}
+    saver = NetCDFSaver(tmp_path / "out.nc", dims=dims, coords={"time": DAYS})
+    with saver:
+        saver.write(np.zeros((1, 2)), {"time": DAYS[1:2], "x": np.arange(2)}, "dataset")
+    saver = NetCDFSaver(tmp_path / "out.nc", "a", dims=["time"], coords={"time": DAYS})
+    with saver, pytest.raises(InvalidInputError, match="can't append 'a' along 'time'"):
+        saver.save([1.0])
+
+
+def test_a_bare_dimension_becomes_unlimited_for_all_who_use_it(tmp_path):
+    with h5netcdf.File(tmp_path / "out.nc", "w") as file:
+        file.dimensions = {"x": 2}
+        file.create_variable("fixed", ("x",), "f8", data=[1.0, 2.0])
+    for count in (1, 3):
+        with NetCDFSaver(tmp_path / "out.nc", "grown", dims=["x"]) as saver:
+            saver.save(np.arange(float(count)))
+    with h5netcdf.File(tmp_path / "out.nc") as file:
+        assert file.dimensions["x"].isunlimited()
+        assert file.dimensions["x"].size == 4
+        assert file["fixed"].dimensions == file["grown"].dimensions == ("x",)
+        assert file["grown"][...].tolist() == [0.0, 0.0, 1.0, 2.0]
