@@ -13,7 +13,6 @@ from taskmanager.demo._ensemble import FIELDS, MEMBERS, SEED, ForecastTask, item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from xarray import Dataset
@@ -34,7 +33,7 @@ class Check:
     passed: bool
 
 
-def committed(path: Path, count: int) -> int:
+def committed(path: str, count: int) -> int:
     """Return how many items the ledger of a store holds as done, after the death of its driver."""
     with saver(path, count) as target:
         ledger = target.open_jobs()

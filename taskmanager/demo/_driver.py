@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from dataclasses import astuple, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskmanager import TaskManager
@@ -82,7 +81,7 @@ def run(job: Job) -> dict[str, int]:
     manager = TaskManager(
         ForecastTask, executor=job.executor, max_workers=job.workers or None, progress=_tell
     )
-    with manager, saver(Path(job.path), job.count) as target:
+    with manager, saver(job.path, job.count) as target:
         done = manager.submit_tasks(
             items(job.count),
             saver=target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,6 @@ from taskmanager.demo._states import analysis, perturbation
 from taskmanager.demo._transform import SphericalTransform
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     Item = tuple[np.datetime64, int]
@@ -90,7 +89,7 @@ def labels(item: Item) -> dict[str, object]:
     return {"time": item[0], "member": item[1]}
 
 
-def saver(path: Path, count: int) -> ZarrSaver | HDF5Saver | NetCDFSaver:
+def saver(path: str, count: int) -> ZarrSaver | HDF5Saver | NetCDFSaver:
     """Return the saver of the first `count` forecasts: four fields with CF coordinates."""
     transform = SphericalTransform()
     coords = {
@@ -100,7 +99,7 @@ def saver(path: Path, count: int) -> ZarrSaver | HDF5Saver | NetCDFSaver:
         "lat": transform.lat,
         "lon": transform.lon,
     }
-    kind = SAVERS[path.suffix]
+    kind = SAVERS[PurePosixPath(path).suffix]
     return kind(path, dims=DIMS, coords=coords, attrs=ATTRS, dtype="float32")
 
 

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from savers import NotFoundError, SaverError, verify
 from taskmanager.demo._checks import Check, check_fields, check_runs, committed
 from taskmanager.demo._driver import Ended, Job, drive
 from taskmanager.demo._ensemble import MEMBERS
@@ -23,12 +24,14 @@ __all__ = ["add_arguments", "tell"]
 
 _STORES = {"zarr": "forecast.zarr", "hdf5": "forecast.h5", "netcdf": "forecast.nc"}
 _PICTURE = "forecast.png"
+_FOLDER = "demo-out"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m taskmanager demo``."""
     add = parser.add_argument
-    add("--out", type=Path, default=Path("demo-out"), metavar="PATH", help="folder (%(default)s)")
+    help_out = "folder, or s3://bucket/prefix (%(default)s)"
+    add("--out", default=_FOLDER, metavar="PATH", help=help_out)
     add(
         "--saver", choices=tuple(_STORES), default="zarr", help="format of the output (%(default)s)"
     )
@@ -59,14 +62,22 @@ def tell(options: argparse.Namespace) -> int:
     if complaint:
         print(f"demo: {complaint}", file=sys.stderr)
         return 2
-    _clear(options.out)
-    job = Job(
-        str(options.out / _STORES[options.saver]), options.items, options.executor, options.workers
-    )
-    passed = all(_shown(check) for check in _chapters(job, crash_at, options.out))
+    folder = Path(_FOLDER if _is_url(options.out) else options.out)
+    _clear(folder)
+    job = Job(_store(options), options.items, options.executor, options.workers)
+    passed = all(_shown(check) for check in _chapters(job, crash_at, folder))
     verdict = "every check passed" if passed else "A CHECK FAILED"
     print(f"\nDone in {time.monotonic() - start:.0f} s: {verdict}.")
     return 0 if passed else 1
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place
+
+
+def _store(options: argparse.Namespace) -> str:
+    """Return the path or URL of the store."""
+    return f"{options.out.rstrip('/')}/{_STORES[options.saver]}"
 
 
 def _complaint(options: argparse.Namespace, crash_at: int) -> str:
@@ -77,12 +88,29 @@ def _complaint(options: argparse.Namespace, crash_at: int) -> str:
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         return f"needs {' and '.join(missing)}: pip install 'tasksavers[demo,netcdf]'"
-    if options.out.exists() and not options.out.is_dir():
-        return f"--out: expected a folder, got the file {options.out}"
-    foreign = [path.name for path in _content(options.out) if not _is_ours(path)]
+    return _complaint_of_bucket(options) if _is_url(options.out) else _of_folder(Path(options.out))
+
+
+def _of_folder(out: Path) -> str:
+    if out.exists() and not out.is_dir():
+        return f"--out: expected a folder, got the file {out}"
+    foreign = [path.name for path in _content(out) if not _is_ours(path)]
     if foreign:
-        return f"--out: expected a folder of the demo's own, got {options.out} with {foreign[0]}"
+        return f"--out: expected a folder of the demo's own, got {out} with {foreign[0]}"
     return ""
+
+
+def _complaint_of_bucket(options: argparse.Namespace) -> str:
+    """Nothing is removed from a bucket: another prefix costs nothing."""
+    if options.saver != "zarr":
+        return "--out: a bucket takes --saver zarr here"
+    try:
+        verify(_store(options))
+    except NotFoundError:
+        return ""
+    except SaverError as error:
+        return f"--out: {error}"
+    return f"--out: there is a store at {_store(options)} already; choose another prefix"
 
 
 def _content(folder: Path) -> list[Path]:
@@ -130,7 +158,7 @@ def _undisturbed(job: Job) -> Iterator[Check]:
 def _crash_and_resume(job: Job, crash_at: int) -> Iterator[Check]:
     ended = drive(job, kill_at=crash_at)
     yield _killed(ended, crash_at)
-    found = committed(Path(job.path), job.count)
+    found = committed(job.path, job.count)
     print(f"   The driver is dead; the ledger holds {found} of {job.count} forecasts as done.")
     print("\n2  The same call once more", flush=True)
     ended = drive(job)
@@ -153,11 +181,18 @@ def _look(job: Job, folder: Path) -> Iterator[Check]:
     zarr = job.path.endswith(".zarr")
     with open_zarr(job.path) if zarr else open_dataset(job.path, engine="h5netcdf") as dataset:
         yield from check_fields(dataset, job.count)
+        yield _verified(job.path)
         picture = folder / _PICTURE
         draw(dataset, picture)
         print(f"\n4  What xarray sees\n{dataset}")
     print(f"\n   A map of ensemble mean and spread: {picture}")
     print("   To look yourself, paste this into Python:")
-    whole = Path(job.path).resolve()
+    whole = job.path if _is_url(job.path) else Path(job.path).resolve()
     call = f'open_zarr("{whole}")' if zarr else f'open_dataset("{whole}", engine="h5netcdf")'
     print(f"     import xarray; print(xarray.{call})")
+
+
+def _verified(path: str) -> Check:
+    findings = verify(path)
+    text = "every checksum is that of the ledger" if not findings else f"verify: {findings[0]}"
+    return Check(text, not findings)
