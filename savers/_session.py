@@ -154,6 +154,8 @@ class Session:
         if self._ledger is None:
             if self._lock is not None:
                 self._lock.acquire(wait=UPDATE_PATIENCE if yielding else PATIENCE)
+            else:
+                self._warn_of_others()
             try:
                 self._open_ledger()
             except BaseException:
@@ -166,6 +168,16 @@ class Session:
         if self.folder is not None:
             return Home(self.folder, None)
         return Home(None, *self.location.ledger(self.dataset))
+
+    def _warn_of_others(self) -> None:
+        """Memory belongs to this process; others may write to a remote mapping unseen."""
+        scheme, separator, _ = self.location.identity.partition("://")
+        if separator and scheme != "memory":
+            message = (
+                f"{self.location.name} is written through fsspec, without conditional writes: "
+                "nothing keeps a second writer out; see docs/stores.md"
+            )
+            warnings.warn(message, UserWarning, stacklevel=2)
 
     def _open_ledger(self) -> None:
         ledger = Ledger(self.home(), self.dataset, synced=self.synced)

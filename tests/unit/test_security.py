@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import traceback
+import warnings
 import zlib
 from pathlib import Path
 
@@ -251,7 +252,10 @@ class Remote(MemoryFileSystem):
 @pytest.fixture
 def remote():
     fsspec.register_implementation("canary", Remote, clobber=True)
-    yield Remote
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield Remote
+    assert CANARY not in "".join(str(one.message) for one in told)
     Remote.failing = False
     Remote.store.clear()
     Remote.clear_instance_cache()
@@ -274,6 +278,13 @@ def test_storage_options_enter_no_file_repr_log_or_pickle(remote, tmp_path, capl
     assert any("/.ledger/" in key for key in files)
     assert [key for key, data in files.items() if CANARY.encode() in data] == []
     assert CANARY not in caplog.text
+
+
+def test_a_remote_store_without_conditions_is_used_with_a_warning(remote):
+    saver = ZarrSaver("canary://bucket/out.zarr", "a", storage_options=OPTIONS)
+    with pytest.warns(UserWarning, match="canary://bucket/out.zarr is written through fsspec"):
+        saver.save([1.0])
+    saver.close()
 
 
 def test_storage_options_enter_no_error(remote):
