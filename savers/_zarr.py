@@ -377,6 +377,7 @@ def _publish_v3(
             table[name] = node
     for name in gone:
         table.pop(name, None)
+    store.barrier()  # after a power cut, too, the root speaks of no document that is not there
     root["attributes"] = _without(named, {**root["attributes"], **attrs})
     root["consolidated_metadata"] = _consolidated(table)
     store.put("zarr.json", _dump(root))

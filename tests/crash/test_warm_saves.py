@@ -10,6 +10,7 @@ import pytest
 import zarr
 
 from savers import ZarrSaver, _session
+from savers._store import LocalStore
 from tests.faults import ForkServer, skip_without_faults
 
 #: Calls that change files, of one save: name of the case -> settings, rows of a save, calls.
@@ -85,6 +86,27 @@ def test_a_warm_save_to_an_object_store_puts_chunks_and_a_record_and_asks_nothin
     assert sorted(chunks) == [("put", "dataset/c/1/0"), ("put", "dataset/c/2/0")]
     assert kind == "put"
     assert record.startswith("dataset/.ledger/")
+
+
+def test_documents_of_arrays_survive_a_power_cut_before_the_root_that_speaks_of_them(
+    tmp_path, monkeypatch
+):
+    done = []
+    put, barrier = LocalStore.put, LocalStore.barrier
+    monkeypatch.setattr(
+        LocalStore, "put", lambda self, key, data: (put(self, key, data), done.append(key))[0]
+    )
+    monkeypatch.setattr(
+        LocalStore, "barrier", lambda self: (barrier(self), done.append("barrier"))[0]
+    )
+    with ZarrSaver(tmp_path / "out", durability="power") as saver:
+        saver.save({"a": np.arange(3), "b": np.arange(3)})
+        saver.flush()
+        done.clear()
+        saver.save({"a": np.arange(3)})
+        saver.flush()
+    last = [key for key in done if key == "barrier" or key.endswith("zarr.json")]
+    assert last[-4:] == ["a/zarr.json", "barrier", "zarr.json", "barrier"]
 
 
 def test_only_arrays_that_changed_are_published_again():
