@@ -46,8 +46,11 @@ def at_once(task: Callable[[], Coroutine[Any, Any, T]]) -> T:
     loop = _Loop()
     try:
         return loop.run_until_complete(task())
+    except BaseException:
+        loop.cancel_all()
+        raise
     finally:
-        loop.end()
+        loop.close()
         asyncio._set_running_loop(outer)  # noqa: SLF001
         _running.reset(token)
 
@@ -80,7 +83,7 @@ class _Loop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._selector = _Nothing()
-        self.set_default_executor(_Calls())
+        self.set_default_executor(_Calls(max_workers=1))
 
     def _process_events(self, events: list[NoReturn]) -> None:
         """There are none."""
@@ -88,11 +91,10 @@ class _Loop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody sleeps who could be woken."""
 
-    def end(self) -> None:
-        """Close the loop; what still waits is cancelled."""
+    def cancel_all(self) -> None:
+        """Cancel what still waits."""
         left = asyncio.all_tasks(self)
         for task in left:
             task.cancel()
         if left:
             self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        self.close()

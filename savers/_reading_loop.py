@@ -41,6 +41,9 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 async def side_by_side(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Await coroutines side by side; the first failure ends the others and is raised itself."""
+    calls = list(calls)
+    if len(calls) == 1:  # a task of its own would only take time
+        return [await calls[0]]
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call) for call in calls]
