@@ -17,14 +17,12 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def code() -> str:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    return block
+NOISE, LOOP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    (folder / "noise.py").write_text(code())
-    command = [sys.executable, "noise.py"]
+def run(folder: Path, code: str = NOISE) -> subprocess.CompletedProcess[str]:
+    (folder / "program.py").write_text(code)
+    command = [sys.executable, "program.py"]
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
@@ -51,6 +49,15 @@ def test_the_code_is_killed_and_resumes_to_the_same_bytes(tmp_path):
     assert run(calm).returncode == 0
     assert noise(crashed).shape == (100, 32, 64)
     np.testing.assert_array_equal(noise(crashed), noise(calm))
+
+
+def test_the_loop_writes_every_step_once(tmp_path):
+    pytest.importorskip("xarray")
+    for _ in range(2):  # the second finds nothing missing
+        done = run(tmp_path, LOOP)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["[[280.", "280.", "280.", "280.]]"]
+    assert zarr.open_group(tmp_path / "forecast.zarr", mode="r")["t2m"].shape == (1, 4, 19, 36)
 
 
 def links() -> list[str]:
