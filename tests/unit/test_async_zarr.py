@@ -191,6 +191,42 @@ def test_curvilinear_coordinates_lie_on_index_dimensions(tmp_path):
     np.testing.assert_array_equal(found.lon, lon)
 
 
+@pytest.mark.parametrize("kind", ["dict", "zarr", "fsspec", "obstore", "power"])
+@both
+def test_stores_of_every_kind(tmp_path, kind, blocking):
+    import fsspec
+    import obstore.store
+
+    memory = {
+        "dict": dict, "zarr": zarr.storage.MemoryStore, "obstore": obstore.store.MemoryStore,
+        "fsspec": lambda: fsspec.get_mapper(f"memory://{tmp_path}"), "power": lambda: None,
+    }[kind]()  # fmt: skip
+    durability = "power" if kind == "power" else "process"
+    for first in (0, 2):
+        with AsyncZarrSaver(
+            tmp_path / "a", {"time": TIMES[: first + 2]}, store=memory, blocking=blocking,
+            chunked_coords={"time": 4}, durability=durability,
+        ) as saver:  # fmt: skip
+            for t in range(first, first + 2):
+                coords = {"time": TIMES[t : t + 1], "lat": LAT, "lon": LON}
+                saver.write(VALUES[t : t + 1, 0], coords, "t")
+            saver.flush()
+            assert len(saver.written("t")) == first + 2
+    target = memory if memory is not None else tmp_path / "a"
+    if kind == "dict":
+        target = zarr.storage.MemoryStore({key: zarr_buffer(v) for key, v in memory.items()})
+    elif kind == "obstore":
+        target = zarr.storage.ObjectStore(memory)
+    elif kind == "fsspec":
+        target = zarr.storage.MemoryStore({key: zarr_buffer(memory[key]) for key in memory})
+    found = zarr.open_group(target, mode="r")
+    np.testing.assert_array_equal(found["t"][:], VALUES[:, 0])
+
+
+def zarr_buffer(data):
+    return zarr.core.buffer.default_buffer_prototype().buffer.from_bytes(data)
+
+
 # -- chunks that several writes share --------------------------------------------------------------
 
 
@@ -287,6 +323,33 @@ def test_the_caller_may_change_its_array_at_once(tmp_path):
 
 
 # -- handles and limits ----------------------------------------------------------------------------
+
+
+def test_a_warm_write_puts_its_chunks_and_one_record_and_asks_for_nothing(tmp_path):
+    asked = []
+
+    class Counting(dict):
+        def __getitem__(self, key):
+            asked.append(("get", key))
+            return super().__getitem__(key)
+
+        def __setitem__(self, key, value):
+            asked.append(("put", key))
+            super().__setitem__(key, value)
+
+        def __iter__(self):
+            asked.append(("list", ""))
+            return super().__iter__()
+
+    names = [f"v{n}" for n in range(10)]
+    with AsyncZarrSaver("x", {"time": TIMES}, store=Counting(), blocking=False) as saver:
+        for t in range(3):
+            asked.clear()
+            coords = {"time": TIMES[t : t + 1], "lat": LAT, "lon": LON}
+            saver.write([VALUES[:1, 0]] * 10, coords, names).wait()
+        chunks = sorted(key for what, key in asked if what == "put" and "/c/" in key)
+        assert chunks == [f"{name}/c/2/0/0" for name in names]
+        assert len(asked) == 11  # and one record
 
 
 def test_handles_and_coroutines(tmp_path):

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import warnings
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
-from savers import CoordinateNotFoundError, InvalidInputError, ZarrSaver, verify
+from savers import (
+    CoordinateNotFoundError,
+    HDF5Saver,
+    InvalidInputError,
+    NetCDFSaver,
+    ZarrSaver,
+    verify,
+)
 from tests.stores import consolidated_is_current, unchanged
 
 TIMES = np.datetime64("2024-01-01", "h") + 6 * np.arange(4)
@@ -162,3 +170,26 @@ def test_partial_cells_survive_a_new_snapshot(tmp_path):
             saver.write(np.ones((1, 1, 2), "i4"), coords(TIMES[:1], part), "t")
             state = saver.session().peek().arrays["t"]
             assert bool(state.status[:1].all()) == (part[0] == -90.0)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"), [(ZarrSaver, "a.zarr"), (HDF5Saver, "a.h5"), (NetCDFSaver, "a.nc")]
+)
+def test_one_script_for_every_saver(tmp_path, cls, name):
+    path = tmp_path / name
+    with cls(path, coords={"time": TIMES[:2]}) as saver:
+        saver.write(VALUES[[1, 0]], coords(TIMES[[1, 0]]), "t")
+        turned = {"lon": LON, "time": TIMES[:1], "lat": LAT[::-1]}
+        saver.write(VALUES[:1, ::-1].transpose(2, 0, 1), turned, "u")
+        saver.add_array(coords(TIMES[:2]), "never")
+        with pytest.raises(CoordinateNotFoundError):
+            saver.write(VALUES[:1], coords(TIMES[2:3]), "t")
+    with cls(path, coords={"time": TIMES[[3, 2]]}) as saver:
+        saver.write(VALUES[2:], coords(TIMES[2:]), "t")
+    found = zarr.open_group(path, mode="r") if cls is ZarrSaver else h5py.File(path)
+    np.testing.assert_array_equal(found["t"][:], VALUES[[0, 1, 3, 2]])
+    np.testing.assert_array_equal(found["u"][:, 0], VALUES[0].T)  # lon, time, lat
+    assert found["never"].shape == (4, 3, 2)
+    if cls is not ZarrSaver:
+        found.close()
+    assert verify(path) == []
