@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import arrays, files
 from benchmarks.contender import Contender, Figure, Row
 from benchmarks.rows import fields
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.contender import Figures, Round
+
 
 def entry(name: str, group: str, way: Any, role: Any = "peer", *needs: str) -> Contender:
-    return fields.entry(name, group, way, arrays.check_hdf5, role, *needs)
+    one = fields.entry(name, group, way, arrays.check_hdf5, role, *needs)
+    return replace(one, run=partial(with_cpu, run=one.run, group=group))
+
+
+def with_cpu(this: Round, run: Callable[[Round], Figures], group: str) -> Figures:
+    """Add what a second of CPU time stores, which other programs on the machine hardly change."""
+    megabytes = fields.stack(this, group).values.nbytes / 1e6
+    start = time.process_time()
+    figures = run(this)
+    return {**figures, "cpu_mb_per_s": megabytes / (time.process_time() - start)}
 
 
 def entries(group: str) -> tuple[Contender, ...]:
@@ -39,6 +55,7 @@ ROW = Row(
         Figure("mb_per_s", "MB/s", higher_is_better=True),
         Figure("seconds", "seconds"),
         Figure("blocked_s", "caller blocked, s"),
+        Figure("cpu_mb_per_s", "MB a CPU second"),
         Figure("stored_mib", "stored, MiB"),
     ),
     contenders=tuple(one for group in fields.INPUTS for one in entries(group)),
