@@ -20,6 +20,7 @@ from crc32c import crc32c
 
 from savers._chunk_codec import FileCodec
 from savers._engine import Engine, Parcel
+from savers._object_store import ObjectStore
 from savers._state import ArrayState
 from savers._store import LocalStore, StagingStore
 from savers.errors import FormatError, StorageError
@@ -165,7 +166,8 @@ class ChunkStore:
         key = self.format.chunk_key(layout, index)
         if self._staging is None:
             return key, ""
-        unknown = state.array(layout.name, layout.generation) is None  # made by this commit
+        folders = not isinstance(self.store, ObjectStore)  # a prefix is nothing that could be left
+        unknown = folders and state.array(layout.name, layout.generation) is None  # made just now
         return key, self._new_token() if unknown or _in_use(state, array, index) else ""
 
     def put_whole(

@@ -243,6 +243,15 @@ def test_a_warm_commit_is_puts_alone(bucket, s3_server, proxy):
     assert published <= counts["PUT"] // 10  # the root, once a publication
 
 
+def test_a_first_save_puts_each_chunk_once(bucket, s3_server, proxy):
+    url, options = f"s3://{bucket}/out.zarr", s3_server.options(proxy.endpoint)
+    with ZarrSaver(url, storage_options=options, chunks=1) as saver:
+        saver.save(np.zeros((8, 10)))
+    chunks = [path for kind, path in proxy.log if kind == "PUT" and "/c/" in path]
+    assert len(chunks) == len(set(chunks)) == 8
+    assert not [path for kind, path in proxy.log if kind == "PUT" and "staged" in path]
+
+
 # -- spellings -----------------------------------------------------------------------------------
 
 
