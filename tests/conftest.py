@@ -7,6 +7,7 @@ one kind for one test.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
@@ -170,8 +171,11 @@ def _woken() -> None:
     """Start what lives as long as the process, so that no test is blamed for it."""
     import fsspec.asyn
     import obstore.store
+    import uvloop
     import zarr
 
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.sleep(0))
     obstore.store.MemoryStore().put("a", b"")
     multiprocessing.resource_tracker.ensure_running()
     fsspec.asyn.get_loop()

@@ -26,13 +26,6 @@ import reading_stores
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _uvloop_woken():
-    """What uvloop opens once for the process."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.sleep(0))
-
-
 @pytest.fixture(params=LOOPS)
 def run(request):
     """Run a coroutine in a new event loop, which must end with no task pending."""
