@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import threading
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ class Refusing(Sink):
 
     def put(self, layout, index, block):
         if index == (0,):
-            raise PermissionError("not here")
+            raise PermissionError(errno.EACCES, "not here")
         return []
 
     def record(self, chunks, writes):
