@@ -49,7 +49,7 @@ def test_memory_of_a_write_that_failed_is_not_used_again_while_a_chunk_of_it_is_
         return np.ones(4, "f4")
 
     queue = WriteQueue(Refusing(), 2, 1 << 20, keeps=False)
-    one = Submission({}, {}, {"t2m": "lead_time=0"}, 32, released.set)
+    one = Submission({}, {}, {"t2m": lambda: "lead_time=0"}, 32, released.set)
     slots = [queue.slot(LAYOUT, (number,)) for number in (0, 1)]
     queue.make_room(32, [], wait=True, deadline=math.inf)
     wholes = [(slots[0], lambda: np.zeros(4, "f4")), (slots[1], read)]
