@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = ["open_dataset", "open_dataset_async"]
+
+_MODULES = frozenset({"savers._reading_files", "savers._reading_open"})
 
 
 def open_dataset(
@@ -115,6 +119,8 @@ async def _open(
     blocking: bool,
 ) -> xarray.Dataset:
     _require_xarray()
+    if _MODULES - sys.modules.keys():  # their first import takes a second
+        await asyncio.to_thread(lambda: [import_module(name) for name in sorted(_MODULES)])
     from savers._reading_missing import run_state as state_of
 
     found = await _opened(target, group, storage_options, options, blocking=blocking)
