@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from savers._handles import Submission
+    from savers._jobs import JobLedger
     from savers._labelled_plan import LabelledPlan
     from savers._state import ArrayLayout, ArrayState
 
@@ -164,6 +165,11 @@ class AsyncZarrSaver(ZarrSaver):
     def save(self, data: Any, indices: Any = None, **kwargs: Any) -> None:
         """Raise: results have labels here, see `write`."""
         message = f"{self!r} places data by label: use write(x, coords, array_name)"
+        raise InvalidInputError(message)
+
+    def open_jobs(self, **save_kwargs: Any) -> JobLedger:
+        """Raise: jobs are saved by the other savers, by label too (`coords`)."""
+        message = f"{self!r} takes no jobs: give ZarrSaver(..., dims=, coords=) to the task manager"
         raise InvalidInputError(message)
 
     def write(  # type: ignore[override]

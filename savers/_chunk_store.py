@@ -187,11 +187,11 @@ class ChunkStore:
         size, crc = _sums(parts)
         key = self.format.chunk_key(layout, index)
         announce(size, crc)
-        if self._staging is None:
-            self.store.write(key, *parts)
+        if isinstance(self.store, LocalStore):
+            self.store.stage(token, *parts)
+            self.store.publish(token, key)
         else:
-            self._staging.stage(token, *parts)
-            self._staging.publish(token, key)
+            self.store.put(key, parts[0] if len(parts) == 1 else b"".join(parts))
         return Put((layout.name, layout.generation, index), size, crc, "", key)
 
     def drop(self, puts: Sequence[Put]) -> None:

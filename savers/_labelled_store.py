@@ -17,9 +17,10 @@ from savers._chunk_codec import DirectChunks
 from savers._chunk_store import ChunkStore
 from savers._claims import Claims
 from savers._labelled_plan import LabelledPlan, stored_labels
+from savers._object_store import ObjectStore
 from savers._regions import box
 from savers._slots import Coverage, known_values
-from savers._store import LocalStore
+from savers._store import ChangedError, LocalStore
 from savers._write_queue import Sink
 from savers._writer_streams import Replica, WriterStream, is_writing, writers_of
 from savers.errors import InvalidInputError
@@ -61,7 +62,10 @@ class LabelledStore(Sink):
         self.layouts: dict[str, ArrayLayout] = {}
         self.labels: dict[str, Labels] = {}
         self.replica = Replica(session.home(), session.dataset)
-        self.chunks = ChunkStore(session.location, session.store, session.format, session.dataset)
+        store = session.store
+        if isinstance(store, ObjectStore):  # the lock's owner alone is bound to its lease
+            store = store.beside(store.prefix)
+        self.chunks = ChunkStore(session.location, store, session.format, session.dataset)
         self._generations: dict[str, tuple[int, Index]] = {}
         self._grids: dict[str, NDArray[Any]] = {}
         self._lock = threading.RLock()
@@ -171,7 +175,10 @@ class LabelledStore(Sink):
     def put(self, layout: ArrayLayout, index: Index, block: NDArray[Any]) -> list[Any]:
         token = f"{ASIDE}{self.writer.name}-{next(self._numbers)}"
         announce = functools.partial(self._announce, layout, index)
-        return self.chunks.put_whole(layout, index, block, token, announce).entry()
+        try:
+            return self.chunks.put_whole(layout, index, block, token, announce).entry()
+        except ChangedError:  # of an earlier run, or another writer's: the last one wins
+            return self.chunks.put_whole(layout, index, block, token, announce).entry()
 
     def _announce(self, layout: ArrayLayout, index: Index, size: int, crc: int) -> None:
         """A chunk that a record speaks of may be a newer one from here on."""
@@ -189,7 +196,7 @@ class LabelledStore(Sink):
     def record(
         self, chunks: Sequence[tuple[ArrayLayout, list[Any]]], writes: Sequence[Submission]
     ) -> None:
-        self.session.store.barrier()
+        self.chunks.store.barrier()
         arrays: dict[str, dict[str, Any]] = {}
         parts: dict[str, list[Any]] = {}
         for layout, entry in chunks:
@@ -289,6 +296,8 @@ class LabelledStore(Sink):
             self.replica.remove([name for name in names if writer is None or name != writer.name])
         finally:
             self.chunks.close()
+            if self.chunks.store is not self.session.store:
+                self.chunks.store.close()
 
     def _sweep(self) -> None:
         """Remove what dead writers left aside."""

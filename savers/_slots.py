@@ -174,6 +174,10 @@ class Slot:
 
         return there
 
+    def keep(self, block: NDArray[Any]) -> None:
+        """Keep the values of a whole chunk that was put."""
+        self.block, self.coverage = block.copy(), None
+
     def clear(self) -> None:
         """Forget all values."""
         self._make = self.block = self.coverage = None

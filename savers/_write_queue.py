@@ -118,7 +118,7 @@ class WriteQueue:
         with self._lock:
             for slot in slots:
                 slot.pins -= 1
-                self._tidy(slot)
+                self._rest(slot)
 
     def prepare(self, slot: Slot) -> None:
         """Have the values of a pinned slot at hand, so that others can be merged into them."""
@@ -126,6 +126,12 @@ class WriteQueue:
             with self._lock:
                 if slot.has_values:
                     return
+            self._record()  # what was put a moment ago is found by its record
+            with self._lock:
+                unrecorded = [(layout.name, tuple(entry[0])) for layout, entry in self._chunks]
+                if (slot.layout.name, slot.index) in unrecorded:
+                    message = f"writes of {slot.layout.name!r} could not be recorded; flush() first"
+                    raise StorageError(errno.EIO, message)
             block, coverage = self.sink.load(slot.layout, slot.index)
             with self._lock:
                 if not slot.has_values:
@@ -322,18 +328,22 @@ class WriteQueue:
                 if not one.left:
                     self._ready.append(one)
             ready = bool(self._ready)
-            changed = slot.block is not block
             self._end(slot)
-            whole = slot.complete
-            if not (changed or slot.waiting or self.keeps) or (
-                not changed and whole and not slot.waiting
-            ):
-                slot.block = slot.coverage = None
-            self._weigh(slot)
-            if self._tidy(slot) and whole:
-                self.sink.release(slot.layout, slot.index)
+            if slot.pins and not slot.has_values:  # somebody is about to merge values into these
+                slot.keep(block)
+            self._rest(slot)
         if ready:
             self._record()
+
+    def _rest(self, slot: Slot) -> None:
+        """Let go of values that are in the store, and of the chunk once it is whole there."""
+        whole = slot.complete
+        clean = slot.idle and not (slot.waiting or slot.failed)
+        if clean and (whole or not self.keeps):
+            slot.clear()
+        self._weigh(slot)
+        if self._tidy(slot) and whole:
+            self.sink.release(slot.layout, slot.index)
 
     def _end(self, slot: Slot) -> None:
         """A thread is done with a slot; what came meanwhile goes out next."""

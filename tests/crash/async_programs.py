@@ -85,7 +85,7 @@ def leave(path: str, how: str) -> None:
 
 def stuck(path: str) -> None:
     """End the process with writes that no store takes."""
-    out = saver(path, async_timeout=1)
+    out = saver(path, async_timeout=60)
     out.write(value(0), coords(0), "t").wait()
     for entry in (Path(path) / "t" / "c").iterdir():
         entry.rmdir() if entry.is_dir() and not any(entry.iterdir()) else None

@@ -23,6 +23,7 @@ from savers import (
     verify,
 )
 from savers._labelled_store import LabelledStore
+from savers._write_queue import WriteQueue
 from tests.stores import consolidated_is_current, unchanged
 
 TIMES = np.datetime64("2024-01-01", "h") + 6 * np.arange(4)
@@ -310,6 +311,49 @@ def test_the_last_write_submitted_wins(tmp_path, chunk):
     assert (found[0] == 299).all()
     assert (found[1:] == -1).all()
     assert verify(tmp_path / "a") == []
+
+
+def test_a_part_that_comes_when_the_whole_chunk_was_just_put_is_merged_into_it(
+    tmp_path, monkeypatch
+):
+    put, prepare, gate = LabelledStore.put, WriteQueue.prepare, threading.Event()
+    saver = AsyncZarrSaver(
+        tmp_path / "a", {"time": TIMES}, blocking=False, chunked_coords={"time": 4}
+    )
+    saver.add_array({"time": TIMES}, "t", dtype="f8")
+    monkeypatch.setattr(LabelledStore, "put", lambda *args: (gate.wait(), put(*args))[1])
+    whole = saver.write(np.arange(4.0), {"time": TIMES}, "t")
+
+    def put_meanwhile(self, slot):
+        prepare(self, slot)
+        gate.set()
+        whole.wait()
+
+    monkeypatch.setattr(WriteQueue, "prepare", put_meanwhile)
+    saver.write(np.full(1, 9.0), {"time": TIMES[:1]}, "t")
+    saver.close()
+    assert saver_values(tmp_path / "a").tolist() == [9, 1, 2, 3]
+
+
+def test_a_part_that_comes_before_the_record_of_the_whole_chunk_is_merged_into_it(
+    tmp_path, monkeypatch
+):
+    put, record = LabelledStore.put, LabelledStore.record
+    was_put, gate = threading.Event(), threading.Event()
+    saver = AsyncZarrSaver(
+        tmp_path / "a", {"time": TIMES}, blocking=False, chunked_coords={"time": 4}
+    )
+    saver.add_array({"time": TIMES}, "t", dtype="f8")
+    monkeypatch.setattr(LabelledStore, "record", lambda *args: (gate.wait(), record(*args))[1])
+    monkeypatch.setattr(LabelledStore, "put", lambda *args: (put(*args), was_put.set())[0])
+    saver.write(np.arange(4.0), {"time": TIMES}, "t")
+    was_put.wait()
+    timer = threading.Timer(0.3, gate.set)
+    timer.start()
+    saver.write(np.full(1, 9.0), {"time": TIMES[:1]}, "t")
+    timer.join()
+    saver.close()
+    assert saver_values(tmp_path / "a").tolist() == [9, 1, 2, 3]
 
 
 def test_the_caller_may_change_its_array_at_once(tmp_path):
