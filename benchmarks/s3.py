@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BUCKET = "bench"
-OBJECTS = {"8 MiB": (1 << 20, 12), "64 KiB": (1 << 13, 256)}  # float64 values, objects
+OBJECTS = {"64 KiB": (1 << 13, 256), "8 MiB": (1 << 20, 12)}  # float64 values, objects
 DELAYS = (0.0, 0.02)
 SIDE_BY_SIDE = 32
 
@@ -159,10 +159,16 @@ def measure(server: Server, delay: float, size: str, rounds: int) -> dict[str, l
     return seconds
 
 
+def _machine() -> str:
+    found = describe()
+    names = ("processor", "cores", "memory_gib", "system", "python", "load")
+    return "Machine: " + ", ".join(f"{name} {found[name]}" for name in names) + "."
+
+
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     server = Server(Path(tempfile.mkdtemp(prefix="bench-s3-")))
-    lines = ["# s3", "", __doc__.split("\n\n", 1)[1].strip(), "", f"Machine: {describe()}", ""]
+    lines = ["# s3", "", __doc__.split("\n\n", 1)[1].strip(), "", _machine(), ""]
     try:
         server.start()
         server.make_bucket(BUCKET)
@@ -179,10 +185,10 @@ def main() -> None:
                     span = f"{middle:.3f} ({min(times):.3f} to {max(times):.3f})"
                     lines.append(f"| {name} | {span} | {rate:.0f} | {middle / best:.2f} |")
                 lines.append("")
-                print("\n".join(lines[-9:]), flush=True)
+                print("\n".join(lines[-10:]), flush=True)
+                Path("docs/benchmarks/s3.md").write_text("\n".join(lines))
     finally:
         server.close()
-    Path("docs/benchmarks/s3.md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

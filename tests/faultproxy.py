@@ -84,7 +84,7 @@ class FaultProxy:
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while (request := await _read_request(reader)) is not None:
+            while (request := await _read_request(reader, writer)) is not None:
                 self.counts[request.kind] += 1
                 self.log.append((request.kind, request.target.decode()))
                 fault = self._fault(request)
@@ -171,12 +171,16 @@ def _headers(head: bytes) -> dict[bytes, bytes]:
     return {name.strip().lower(): value.strip() for name, _, value in lines}
 
 
-async def _read_request(reader: asyncio.StreamReader) -> Request | None:
+async def _read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> Request | None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return None
     headers = _headers(head)
+    if headers.get(b"expect", b"").lower() == b"100-continue":  # botocore waits for that
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return Request(head, await _read_body(reader, headers))
 
 
