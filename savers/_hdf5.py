@@ -37,6 +37,7 @@ from savers._hdf5_layout import (
     values_dtype_of,
 )
 from savers._hdf5_publish import ID, Assembly, Linker, of_root
+from savers._hdf5_scales import is_bare
 from savers._remote_file import working_copy
 from savers._session import close_all
 from savers._single_file import FileStore
@@ -197,10 +198,10 @@ class HDF5Format:
         path = as_file_store(store).path
         if not path.exists():
             return []
-        names: list[str] = []
+        found: dict[str, Any] = {}
         with opened(path) as file:
-            file.visititems(lambda name, node: names.append(name) if is_dataset(node) else None)
-        return sorted(names)
+            file.visititems(lambda name, node: found.update({name: node}))
+            return sorted(n for n, node in found.items() if is_dataset(node) and not is_bare(node))
 
     def create_root(self, store: Store, store_id: str, attrs: Mapping[str, Any]) -> None:
         for name, value in of_root(attrs).items():

@@ -30,6 +30,7 @@ from savers._hdf5_layout import (
     attribute_value,
     text_of,
 )
+from savers._hdf5_scales import complete
 from savers._held_file import HeldFile
 from savers.errors import FormatError
 
@@ -79,6 +80,7 @@ class Linker:
         for array in arrays.values():
             for axis, dimension in enumerate(array.layout.meta["dims"]):
                 self._dimension(file, file[array.layout.name], axis, dimension)
+            complete(file, file[array.layout.name])
 
     def _dimension(self, file: h5py.File, dataset: h5py.Dataset, axis: int, name: str) -> None:
         if not name or name == f"{dataset.name.rpartition('/')[2]}_dim_{axis}":

@@ -13,7 +13,7 @@ from savers._hdf5 import HDF5Format, HDF5Saver, HDF5Settings, as_file_store
 from savers._hdf5_datasets import opened
 from savers._hdf5_layout import KEYWORDS, library_dtype, pack_fill, planned_filters
 from savers._netcdf_dimensions import dimensions
-from savers._netcdf_link import NetCDFLinker, axes_in, axes_of, is_bare
+from savers._netcdf_link import NetCDFLinker, axes_in, axes_of
 from savers._netcdf_rules import check_names, stored_dtype, typed_attributes, values_dtype
 from savers._packing import Packing
 from savers.errors import InvalidInputError
@@ -63,13 +63,6 @@ class NetCDFFormat(HDF5Format):
     def adopt(self, store: Store, name: str) -> tuple[ArrayLayout, tuple[int, ...]] | None:
         found = super().adopt(store, name)
         return found and (_unpacked(found[0]), found[1])
-
-    def array_names(self, store: Store) -> Sequence[str]:
-        names = super().array_names(store)
-        if not names:
-            return names
-        with opened(as_file_store(store).path) as file:
-            return [name for name in names if not is_bare(file[name])]
 
     def facts(self, layout: ArrayLayout) -> Facts:
         facts = super().facts(layout)

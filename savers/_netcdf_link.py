@@ -13,6 +13,7 @@ import numpy as np
 from savers._hdf5_datasets import is_dataset
 from savers._hdf5_layout import stored_dtype, stored_fill
 from savers._hdf5_publish import Linker
+from savers._hdf5_scales import is_bare, make_bare
 from savers._jobs import ItemStatus
 from savers._netcdf_dimensions import Axes, dimensions
 from savers._netcdf_rules import attribute_value
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
     from savers._netcdf_dimensions import Dimension
     from savers._state import ArrayLayout, ArrayState
 
-__all__ = ["CONVENTIONS", "NetCDFLinker", "axes_in", "axes_of", "is_bare"]
+__all__ = ["CONVENTIONS", "NetCDFLinker", "axes_in", "axes_of"]
 
 CONVENTIONS = "CF-1.11"
-#: How NetCDF names the scale of a dimension that has no labels, with the length it was made with.
-BARE = "This is a netCDF dimension but not a netCDF variable. {:9d}"
 DIMID = "_Netcdf4Dimid"
 
 Index = tuple[int, ...]
@@ -137,12 +136,6 @@ def _leaf(dataset: h5py.Dataset) -> str:
     return str(dataset.name).rpartition("/")[2]
 
 
-def is_bare(dataset: h5py.Dataset) -> bool:
-    """Return whether a dataset only stands for a dimension."""
-    name = dataset.attrs.get("NAME", b"") if dataset.is_scale else b""
-    return bytes(name).startswith(BARE[:40].encode()) if isinstance(name, bytes) else False
-
-
 # -- scales --------------------------------------------------------------------------------------
 
 
@@ -160,10 +153,7 @@ def _make_scale(file: h5py.File, dimension: Dimension) -> None:
 
 
 def _make_bare(file: h5py.File, dimension: Dimension) -> h5py.Dataset:
-    more = {"maxshape": (None,), "chunks": (1024,)} if dimension.unlimited else {}
-    scale = file.create_dataset(dimension.path, (dimension.size,), ">f4", track_order=True, **more)
-    scale.make_scale(BARE.format(0 if dimension.unlimited else dimension.size))
-    return scale
+    return make_bare(file, dimension.path, dimension.size, unlimited=dimension.unlimited)
 
 
 def _remake(file: h5py.File, scale: h5py.Dataset, dimension: Dimension) -> None:

@@ -141,6 +141,23 @@ def test_dimensions_are_labels_and_scales(tmp_path):
         assert file["level"][:].tolist() == [1000.0, 500.0]
 
 
+def test_a_dimension_without_labels_has_a_scale_where_others_have_one(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    path = tmp_path / "out.h5"
+    for rows in (3, 2):  # the dimension that grows has no labels
+        with HDF5Saver(path, "t", dims=["item", "level"], coords={"level": [1.0, 5.0]}) as saver:
+            saver.save(np.zeros((rows, 2)))
+    with HDF5Saver(path, "u", dims=["item", "x"]) as saver:
+        saver.save(np.ones((4, 3)))
+    with xarray.open_dataset(path, engine="h5netcdf", phony_dims="access") as dataset:
+        assert dataset["t"].dims == ("item", "level")
+        assert dict(dataset["t"].sizes) == {"item": 5, "level": 2}
+        assert set(dataset.data_vars) == {"t", "u"}
+    with HDF5Saver(path, "item") as saver, pytest.raises(InvalidInputError):
+        saver.save([[1.0]])
+    assert read(path, "t").shape == (5, 2)
+
+
 def test_a_coordinate_gets_shorter_and_longer_without_loss(tmp_path):
     path = tmp_path / "out.h5"
     coords = {"n": np.arange(6), "name": ["a", "b", "c"]}
