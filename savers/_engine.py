@@ -140,6 +140,7 @@ class _Work(Generic[T]):
         """Return values and errors once every group has ended."""
         for _ in range(self.count):
             self.ended.get()
+        self.parcels, self.made = (), []  # a thread that comes too late holds no chunks
         return (
             [self.values[number] for number in sorted(self.values)],
             [self.errors[number] for number in sorted(self.errors)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import zarr
 from savers import JobSpec, ZarrSaver
 from savers._chunk_codec import DirectChunks
 from savers._compressors import compressors_v3
-from savers._engine import GRAIN, Engine, Parcel
+from savers._engine import GRAIN, Engine, Parcel, _Work
 
 MIB = 1 << 20
 BLOSC = {"name": "blosc", "configuration": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle",
@@ -88,6 +89,16 @@ def test_what_is_raised_is_handed_back_and_the_rest_is_done(engine, size):
     assert values == [None, None]
     assert sorted(done) == [1, 2]
     assert [type(error) for error in errors] == [ZeroDivisionError]
+
+
+def test_work_that_waits_for_a_late_thread_holds_no_chunks():
+    chunk = np.zeros(3)
+    work = _Work(parcels([chunk.sum], GRAIN))
+    gone = weakref.ref(chunk)
+    del chunk
+    work.share()
+    assert work.wait() == ([0.0], [])
+    assert gone() is None
 
 
 def test_an_engine_works_again_after_close():
