@@ -30,7 +30,7 @@ from savers._hdf5_layout import (
     attribute_value,
     text_of,
 )
-from savers._hdf5_scales import complete
+from savers._hdf5_scales import complete, is_bare
 from savers._held_file import HeldFile
 from savers.errors import FormatError
 
@@ -80,7 +80,8 @@ class Linker:
         for array in arrays.values():
             for axis, dimension in enumerate(array.layout.meta["dims"]):
                 self._dimension(file, file[array.layout.name], axis, dimension)
-            complete(file, file[array.layout.name])
+            if array.layout.meta["dims"]:
+                complete(file, file[array.layout.name], array.layout.meta["dims"])
 
     def _dimension(self, file: h5py.File, dataset: h5py.Dataset, axis: int, name: str) -> None:
         if not name or name == f"{dataset.name.rpartition('/')[2]}_dim_{axis}":
@@ -88,7 +89,7 @@ class Linker:
         if dataset.dims[axis].label != name:
             dataset.dims[axis].label = name
         scale = file.get(name)
-        if not is_dataset(scale) or scale == dataset or scale.ndim != 1:
+        if not is_dataset(scale) or scale == dataset or scale.ndim != 1 or is_bare(scale):
             return
         if not scale.is_scale:
             scale.make_scale(name)

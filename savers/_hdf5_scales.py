@@ -1,7 +1,8 @@
 """Dimension scales without values: what stands for a dimension that nobody labelled.
 
 Source: NetCDF-4 file format specification (NetCDF User's Guide, appendix C). Readers of plain HDF5
-expect the same: where one dimension of a dataset has a scale, all others have one too.
+expect the same: where one dimension of a dataset has a scale, all others have one too. xarray
+knows the name of a dimension by its scale alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 from savers._hdf5_datasets import is_dataset
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import h5py
 
 __all__ = ["complete", "is_bare", "make_bare"]
@@ -33,16 +36,22 @@ def make_bare(file: h5py.File, path: str, size: int, *, unlimited: bool) -> h5py
     return scale
 
 
-def complete(file: h5py.File, dataset: h5py.Dataset) -> None:
-    """Where some dimensions of a dataset have a scale, give the others that have a name one too."""
-    if not any(len(dimension) for dimension in dataset.dims):
+def complete(file: h5py.File, dataset: h5py.Dataset, names: Sequence[str]) -> None:
+    """Give all dimensions of a dataset a scale, where all have a label or some have a scale."""
+    if not all(d.label for d in dataset.dims) and not any(len(d) for d in dataset.dims):
         return
-    for dimension, size in zip(dataset.dims, dataset.shape, strict=True):
+    axes = enumerate(zip(dataset.dims, names, dataset.shape, strict=True))
+    for axis, (dimension, name, size) in axes:
+        if not len(dimension) and name and not dataset.is_scale:
+            scale = file.get(name)
+            if scale is None:
+                scale = make_bare(file, name, size, unlimited=True)
+            if is_dataset(scale) and is_bare(scale) and _fits(dataset, axis, scale):
+                dimension.attach_scale(scale)
         if len(dimension) and is_bare(dimension[0]) and len(dimension[0]) < size:
             dimension[0].resize((size,))
-        elif not len(dimension) and dimension.label:
-            scale = file.get(dimension.label)
-            if scale is None:
-                scale = make_bare(file, dimension.label, size, unlimited=True)
-            if is_dataset(scale) and is_bare(scale):
-                dimension.attach_scale(scale)
+
+
+def _fits(dataset: h5py.Dataset, axis: int, scale: h5py.Dataset) -> bool:
+    """Two arrays may give one name to dimensions of two sizes; readers would pad the shorter."""
+    return dataset.maxshape[axis] is None or dataset.shape[axis] == len(scale)

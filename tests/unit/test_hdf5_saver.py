@@ -149,10 +149,13 @@ def test_a_dimension_without_labels_has_a_scale_where_others_have_one(tmp_path):
             saver.save(np.zeros((rows, 2)))
     with HDF5Saver(path, "u", dims=["item", "x"]) as saver:
         saver.save(np.ones((4, 3)))
+    with HDF5Saver(path, "v") as saver:
+        saver.save(np.ones((4, 3)))
     with xarray.open_dataset(path, engine="h5netcdf", phony_dims="access") as dataset:
         assert dataset["t"].dims == ("item", "level")
         assert dict(dataset["t"].sizes) == {"item": 5, "level": 2}
-        assert set(dataset.data_vars) == {"t", "u"}
+        assert set(dataset.data_vars) == {"t", "u", "v"}
+        assert dataset["u"].dims == ("item", "x")
     with HDF5Saver(path, "item") as saver, pytest.raises(InvalidInputError):
         saver.save([[1.0]])
     assert read(path, "t").shape == (5, 2)
