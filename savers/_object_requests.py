@@ -23,6 +23,8 @@ __all__ = ["Conflict", "Gate", "Requests"]
 
 #: Seconds in which a request is tried again.
 BUDGET = 120.0
+#: The same where no connection was ever made: more likely a wrong endpoint than an outage.
+FIRST_BUDGET = 10.0
 #: First and longest pause between two attempts, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 8.0
 #: Requests at a time, as long as the store does not ask for fewer.
@@ -92,6 +94,7 @@ class Requests:
         self.secrets = secrets
         self.budget = budget
         self.gate = Gate()
+        self._reached = False
         #: False once a store turned out to know no conditions.
         self.conditional = True
 
@@ -113,12 +116,15 @@ class Requests:
             answer = self._try(request)
             if not isinstance(answer, Failed):
                 return answer
-            late = time.monotonic() - begin + pause > self.budget
+            late = time.monotonic() - begin + pause > self._patience()
             if late or not _may_pass(answer.error):  # raised here, so that nothing leads back to
                 failure = self._failure(answer.error, operation, key, attempt)  # a text with a
                 raise failure from self._cause(answer.error)  # secret
             time.sleep(pause)
         raise AssertionError  # pauses are endless
+
+    def _patience(self) -> float:
+        return self.budget if self._reached else min(self.budget, FIRST_BUDGET)
 
     def _try(self, request: Callable[[], T]) -> T | Failed:
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -127,18 +133,23 @@ class Requests:
             with self.gate:
                 answer = request()
         except (AlreadyExistsError, PreconditionError) as error:
+            self._reached = True
             raise Conflict from error
         except (BaseError, OSError) as error:
+            self._reached = self._reached or not _unreachable(error)
             if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
                 raise
             if _asks_for_less(error):
                 self.gate.slower()
             return Failed(error)
+        self._reached = True
         self.gate.faster()
         return answer
 
     def _failure(self, error: Exception, operation: str, key: str, attempts: int) -> StorageError:
-        tried = f" (tried {attempts} times in {self.budget:g} s)" if attempts > 1 else ""
+        tried = f" (tried {attempts} times in {self._patience():g} s)" if attempts > 1 else ""
+        if not self._reached:
+            tried += "; nobody answers there: check the endpoint"
         message = f"can't {operation} {key} in {self.name}: {_reason(error)}{tried}"
         return StorageError(_code(error), masked(message, self.secrets))
 
@@ -179,6 +190,11 @@ def _may_pass(error: Exception) -> bool:
     if 400 <= status < 500:
         return status in (408, 409, 425, 429) or any(word in str(error) for word in _PASSING)
     return True
+
+
+def _unreachable(error: Exception) -> bool:
+    """Return whether no connection was made (obstore tells it in its debugging text alone)."""
+    return "kind: Connect" in str(error)
 
 
 def _asks_for_less(error: Exception) -> bool:

@@ -368,6 +368,7 @@ def test_the_command_line_shows_no_secret():
     )  # fmt: skip
     assert done.returncode in (1, 2)
     assert CANARY not in done.stdout + done.stderr
+    assert "check the endpoint" in done.stdout + done.stderr  # nobody listens there
 
 
 # -- crafted ledgers -----------------------------------------------------------------------------
