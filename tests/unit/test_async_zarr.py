@@ -26,7 +26,8 @@ from savers._labelled_store import LabelledStore
 from savers._write_queue import WriteQueue
 from tests.stores import consolidated_is_current, unchanged
 
-TIMES = np.datetime64("2024-01-01", "h") + 6 * np.arange(4)
+HOUR = np.timedelta64(1, "h")
+TIMES = np.datetime64("2024-01-01", "h") + 6 * HOUR * np.arange(4)
 LEAD = np.arange(0, 24, 6).astype("m8[h]")
 LAT, LON = np.array([90.0, 0.0, -90.0]), np.array([0.0, 180.0])
 PARALLEL = {"time": TIMES, "lead_time": LEAD}
@@ -103,7 +104,7 @@ def test_the_store_is_readable_while_it_is_written(tmp_path, blocking):
         ({"lat": [90.0, 1.0, -90.0]}, CoordinateNotFoundError, "label 1.0 .* nearest is 0.0"),
         ({"lat": [90.0, 90.0, 0.0]}, InvalidInputError, "label 90.0 stands there twice"),
         ({"lat": LAT[:2]}, InvalidInputError, "got data of shape"),
-        ({"time": TIMES[:1] + 1}, CoordinateNotFoundError, "not among the 4 of 'time'"),
+        ({"time": TIMES[:1] + HOUR}, CoordinateNotFoundError, "not among the 4 of 'time'"),
         ({"time": TIMES[:1], "level": 1}, InvalidInputError, "expected dimensions"),
     ],
 )
@@ -113,7 +114,7 @@ def test_what_does_not_fit_changes_nothing(tmp_path, blocking, change, error, te
     with AsyncZarrSaver(path, PARALLEL, blocking=blocking) as saver:
         block = VALUES[0, 0][None, None]
         with pytest.raises(CoordinateNotFoundError):
-            saver.write(block, {**one(0, 0), "time": TIMES[:1] + 1}, "t")
+            saver.write(block, {**one(0, 0), "time": TIMES[:1] + HOUR}, "t")
         assert not path.exists()
         saver.write(block, one(0, 0), "t").wait()
         with unchanged(path), pytest.raises(error, match=text):
