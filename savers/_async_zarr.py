@@ -141,7 +141,7 @@ class AsyncZarrSaver(ZarrSaver):
             storage_options=storage_options, max_inflight_bytes=max_inflight_bytes,
         )  # fmt: skip
         self._making = threading.Lock()
-        self._order = threading.Lock()
+        self._order = threading.RLock()  # a signal handler may close within a write
         self._engine: Background | None = None
         self._peak = 0
 
@@ -213,10 +213,23 @@ class AsyncZarrSaver(ZarrSaver):
         """
         with self._order:  # the last one submitted wins, in all chunks
             submission = self._submit(x, coords, array_name, copy=copy)
-        handle = WriteHandle(submission.future)
+        handle = self._handle(submission)
         if self.blocking:
             self._wait(submission, handle)
         return handle
+
+    def _handle(self, submission: Submission) -> WriteHandle:
+        engine = self._engine
+        if engine is None:  # closed meanwhile, and so durable
+            return WriteHandle(submission.future)
+        queue, alive = engine.queue, weakref.ref(submission)  # a handle keeps no values
+
+        def hurry() -> None:
+            one = alive()
+            if one is not None:
+                queue.hurry(one)
+
+        return WriteHandle(submission.future, hurry)
 
     def _wait(self, submission: Submission, handle: WriteHandle) -> None:
         try:
@@ -232,7 +245,7 @@ class AsyncZarrSaver(ZarrSaver):
     ) -> None:
         """Write as `write` does, and return once it is durable; the loop goes on meanwhile."""
         submission = await asyncio.to_thread(self._submit_in_order, x, coords, array_name)
-        await WriteHandle(submission.future)
+        await self._handle(submission)
 
     def _submit_in_order(self, *args: Any) -> Submission:
         with self._order:
@@ -437,7 +450,9 @@ class AsyncZarrSaver(ZarrSaver):
         if not self._closed and self._added:
             self._create_added()
             engine = self._engine
-        self._closed = True
+        with self._order:  # a write that began before is flushed, too
+            self._closed = True
+            engine = self._engine
         if engine is None or engine.pid != os.getpid():
             super().close()
             return

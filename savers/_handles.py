@@ -25,11 +25,12 @@ class WriteHandle:
     Safe to use from any thread. That a handle is dropped changes nothing for its write.
     """
 
-    def __init__(self, future: Future[None]) -> None:
+    def __init__(self, future: Future[None], hurry: Callable[[], None] = lambda: None) -> None:
         self._future = future
+        self._hurry = hurry
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return once the write is durable.
+        """Return once the write is durable; its chunks are put although they may not be whole.
 
         Parameters
         ----------
@@ -44,6 +45,7 @@ class WriteHandle:
         TimeoutError
             It is still on its way.
         """
+        self._hurry()
         try:
             self._future.result(timeout)
         except FutureTimeoutError:
@@ -58,9 +60,11 @@ class WriteHandle:
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what went wrong, None for a write that is durable. Waits as `wait` does."""
+        self._hurry()
         return self._future.exception(timeout)
 
     def __await__(self) -> Generator[Any, None, None]:
+        self._hurry()
         return asyncio.wrap_future(self._future).__await__()
 
 

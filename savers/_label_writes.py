@@ -65,7 +65,15 @@ class ArrayWrite:
         self.boxes = list(cells_of(where))
         for cells in self.boxes:
             for piece in pieces(box(cells.start, cells.shape), layout.chunks, layout.shape):
-                (self.wholes if piece.whole else self.merges).append((cells, piece))
+                whole = piece.whole and not self._may_grow(piece.chunk)
+                (self.wholes if whole else self.merges).append((cells, piece))
+
+    def _may_grow(self, chunk: Index) -> bool:
+        """Return whether another writer may have added labels to a chunk since we looked."""
+        layout = self.layout
+        return any(
+            (chunk[axis] + 1) * layout.chunks[axis] > layout.shape[axis] for axis in layout.cells
+        )
 
     def settled(self) -> tuple[list[Any], list[Any]]:
         """Return the cells, and the parts of cells, that are written once this is durable."""

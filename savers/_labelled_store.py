@@ -69,7 +69,7 @@ class LabelledStore(Sink):
         self._generations: dict[str, tuple[int, Index]] = {}
         self._grids: dict[str, NDArray[Any]] = {}
         self._lock = threading.RLock()
-        self._recorded: dict[str, set[Index]] = {}  # chunks that a record speaks of
+        self._put: dict[str, set[Index]] = {}  # chunks that a record speaks of, or will
         self._numbers = itertools.count()
         self._writer: WriterStream | None = None
         self._claims: Claims | None = None
@@ -181,17 +181,20 @@ class LabelledStore(Sink):
             return self.chunks.put_whole(layout, index, block, token, announce).entry()
 
     def _announce(self, layout: ArrayLayout, index: Index, size: int, crc: int) -> None:
-        """A chunk that a record speaks of may be a newer one from here on."""
-        if self._is_recorded(layout, index):
+        """A chunk that a record speaks of, or will, may be a newer one from here on."""
+        if self._was_put(layout, index):
             entry = {**_entry(layout.name), "rewriting": [[index, size, crc]]}
             self.writer.append({"kind": "commit", "arrays": [entry]})
 
-    def _is_recorded(self, layout: ArrayLayout, index: Index) -> bool:
+    def _was_put(self, layout: ArrayLayout, index: Index) -> bool:
+        """Return whether a chunk was put before; from here on it was."""
         with self._lock:
-            if layout.name not in self._recorded:
+            if layout.name not in self._put:
                 array = self.replica.refresh().arrays.get(layout.name)
-                self._recorded[layout.name] = set() if array is None else set(array.chunks)
-            return index in self._recorded[layout.name]
+                self._put[layout.name] = set() if array is None else set(array.chunks)
+            there = index in self._put[layout.name]
+            self._put[layout.name].add(index)
+            return there
 
     def record(
         self, chunks: Sequence[tuple[ArrayLayout, list[Any]]], writes: Sequence[Submission]
@@ -202,7 +205,6 @@ class LabelledStore(Sink):
         for layout, entry in chunks:
             known = arrays.setdefault(layout.name, _entry(layout.name))
             known["chunks"].append(entry)
-            self._recorded.setdefault(layout.name, set()).add(tuple(entry[0]))
         for write in writes:
             for name, boxes in write.cells.items():
                 arrays.setdefault(name, _entry(name))["cells"] += boxes

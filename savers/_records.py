@@ -171,11 +171,22 @@ def _drop(state: State, name: str) -> None:
 def _note_chunks(state: State, array: ArrayState, chunks: Sequence[list[Any]]) -> None:
     for chunk, size, crc, token in chunks:
         index = tuple(chunk)
+        _note_rewritten(array, index, Stored(size, crc))
         array.chunks[index] = Stored(size, crc)
         array.loose.pop(index, None)
-        array.rewriting.pop(index, None)
         if token:
             state.staged[token] = (array.layout.name, array.layout.generation, index)
+
+
+def _note_rewritten(array: ArrayState, index: Index, stored: Stored) -> None:
+    """Forget what was announced before; a newer one may be announced ahead of this record."""
+    meant = array.rewriting.pop(index, [])
+    if stored in meant:
+        meant = meant[meant.index(stored) + 1 :]
+    elif index in array.chunks:
+        meant = []
+    if meant:
+        array.rewriting[index] = meant
 
 
 def _note_rewriting(array: ArrayState, chunks: Sequence[list[Any]]) -> None:

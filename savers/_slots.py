@@ -74,7 +74,7 @@ def known_values(array: ArrayState, index: Index, shape: Index) -> NDArray[np.bo
     mask = np.zeros([shape[a] for a in (*layout.cells, *others)], bool)
     mask[...] = whole.reshape(*whole.shape, *(1 for _ in others))
     inside = tuple(slice(first[a], first[a] + shape[a]) for a in others)
-    for cell, written in array.partial.items():
+    for cell, written in list(array.partial.items()):  # another thread may read records meanwhile
         at = [i - first[a] for i, a in zip(cell, layout.cells, strict=True)]
         if all(0 <= i < shape[a] for i, a in zip(at, layout.cells, strict=True)):
             mask[tuple(at)] |= written[inside]
@@ -182,10 +182,10 @@ class Slot:
         """Forget all values."""
         self._make = self.block = self.coverage = None
 
-    def give_back(self, block: NDArray[Any]) -> None:
+    def give_back(self, make: Callable[[], NDArray[Any]]) -> None:
         """Keep values that could not be put, unless newer ones came."""
         if self._make is None and self.block is None:
-            self._make = lambda: block
+            self._make = make
 
 
 def padded(layout: ArrayLayout, values: NDArray[Any] | None, fill: object) -> NDArray[Any]:

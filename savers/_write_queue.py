@@ -93,6 +93,7 @@ class WriteQueue:
         self._queue: deque[Slot] = deque()
         self._open: dict[int, Submission] = {}
         self._chunks: list[Any] = []  # put, and not yet recorded
+        self._whole: dict[SlotId, Slot] = {}  # done with, for others once their record stands
         self._ready: list[Submission] = []
         self._unrecorded: list[Submission] = []
         self._unreported: list[StorageError] = []
@@ -240,6 +241,8 @@ class WriteQueue:
             True: put chunks that are not whole, too.
         """
         with self._lock:
+            while any(slot.busy and slot.lent is None for slot, _, _ in merges):
+                self._change.wait()  # before anything is taken: a flush sees all of it or nothing
             submission.left = len({id(part[0]) for part in (*wholes, *merges)})
             self._open[id(submission)] = submission
             for slot, make in wholes:
@@ -247,8 +250,6 @@ class WriteQueue:
                 self._weigh(slot)
                 self._take(slot, submission)
             for slot, inside, values in merges:
-                while slot.busy and slot.lent is None:
-                    self._change.wait()
                 slot.merge(inside, values, self.sink.fill(slot.layout))
                 self._weigh(slot)
                 self._take(slot, submission)
@@ -313,7 +314,7 @@ class WriteQueue:
             layout, index = slot.layout, slot.index
             entry, _ = tried(lambda: self.sink.put(layout, index, block))
         except Exception as error:  # noqa: BLE001 -- reported at the handle, and by flush
-            self._could_not(slot, block, writes, error)
+            self._could_not(slot, take, block, writes, error)
         else:
             self._did(slot, block, writes, entry)
 
@@ -343,7 +344,18 @@ class WriteQueue:
             slot.clear()
         self._weigh(slot)
         if self._tidy(slot) and whole:
-            self.sink.release(slot.layout, slot.index)
+            self._whole[slot.layout.name, slot.layout.generation, slot.index] = slot
+            if not self._chunks:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Let other writers have chunks that are whole, and found by their records."""
+        unrecorded = {(layout.name, tuple(entry[0])) for layout, entry in self._chunks}
+        for key, slot in list(self._whole.items()):
+            if (slot.layout.name, slot.index) not in unrecorded:
+                del self._whole[key]
+                if key not in self._slots:  # not in use again
+                    self.sink.release(slot.layout, slot.index)
 
     def _end(self, slot: Slot) -> None:
         """A thread is done with a slot; what came meanwhile goes out next."""
@@ -355,6 +367,7 @@ class WriteQueue:
     def _could_not(
         self,
         slot: Slot,
+        take: Callable[[], NDArray[Any]],
         block: NDArray[Any] | None,
         writes: list[Submission],
         error: Exception,
@@ -366,8 +379,7 @@ class WriteQueue:
             for one in writes:
                 one.flying -= 1
             slot.failed += [one for one in writes if one not in slot.failed]
-            if block is not None:
-                slot.give_back(block)
+            slot.give_back(take if block is None else lambda: block)
             self._end(slot)
             self._weigh(slot)
             for one in writes:
@@ -407,18 +419,20 @@ class WriteQueue:
         with self._recording:
             with self._lock:
                 ready, self._ready = self._ready, []
-                chunks, self._chunks = self._chunks, []
+                chunks = list(self._chunks)
             if not (ready or chunks):
                 return
             try:
                 tried(lambda: self.sink.record(chunks, ready))
             except Exception as error:  # noqa: BLE001 -- reported at the handles, and by flush
                 with self._lock:
-                    self._chunks[:0] = chunks
                     self._unrecorded += ready
                     for one in ready:
                         self._fail(one, error, None)
                 return
+            with self._lock:
+                del self._chunks[: len(chunks)]
+                self._let_go()
         self._settle(ready)
 
     def _settle(self, ready: list[Submission]) -> None:
@@ -483,21 +497,30 @@ class WriteQueue:
             self._revive(one)
         self._enqueue(slot)
 
+    def hurry(self, one: Submission) -> None:
+        """Put the chunks of a write that somebody waits for, whole or not."""
+        with self._lock:
+            for slot in self._slots.values() if one.flying else ():
+                if one in slot.waiting:
+                    self._enqueue(slot)
+
     def forget(self, one: Submission) -> None:
         """Let go of a write whose failure its caller was told of, with its data."""
         with self._lock:
             self._unreported = [error for error in self._unreported if error not in one.errors]
             self._unrecorded = [other for other in self._unrecorded if other is not one]
+            unread = not one.flying
             for slot in list(self._slots.values()):
                 if one in slot.failed:
                     slot.failed.remove(one)
-                    if not (slot.failed or slot.waiting or slot.busy):
+                    if slot.pins:  # somebody is about to merge into these values
+                        unread = False
+                    elif not (slot.failed or slot.waiting or slot.busy):
                         slot.clear()
                     self._weigh(slot)
                     self._tidy(slot)
             if self._open.pop(id(one), None) is not None and one.settled:
                 self.kept -= one.size
-            unread = not one.flying
         if unread:  # else a thread still reads its memory, which goes with the last reader
             one.release()
 
