@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,6 +72,7 @@ class LabelledStore(Sink):
         self._lock = threading.RLock()
         self._put: dict[str, set[Index]] = {}  # chunks that a record speaks of, or will
         self._numbers = itertools.count()
+        self._last = 0
         self._writer: WriterStream | None = None
         self._claims: Claims | None = None
 
@@ -176,9 +178,16 @@ class LabelledStore(Sink):
         token = f"{ASIDE}{self.writer.name}-{next(self._numbers)}"
         announce = functools.partial(self._announce, layout, index)
         try:
-            return self.chunks.put_whole(layout, index, block, token, announce).entry()
+            there = self.chunks.put_whole(layout, index, block, token, announce)
         except ChangedError:  # of an earlier run, or another writer's: the last one wins
-            return self.chunks.put_whole(layout, index, block, token, announce).entry()
+            there = self.chunks.put_whole(layout, index, block, token, announce)
+        return [*there.entry(), self._moment()]
+
+    def _moment(self) -> int:
+        """Return microseconds since 1970, later each time: of two writers the later one counts."""
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns() // 1000)
+            return self._last
 
     def _announce(self, layout: ArrayLayout, index: Index, size: int, crc: int) -> None:
         """A chunk that a record speaks of, or will, may be a newer one from here on."""
@@ -204,7 +213,8 @@ class LabelledStore(Sink):
         parts: dict[str, list[Any]] = {}
         for layout, entry in chunks:
             known = arrays.setdefault(layout.name, _entry(layout.name))
-            known["chunks"].append(entry)
+            known["chunks"].append(entry[:-1])
+            known["at"].append(entry[-1])
         for write in writes:
             for name, boxes in write.cells.items():
                 arrays.setdefault(name, _entry(name))["cells"] += boxes
@@ -324,7 +334,7 @@ class LabelledStore(Sink):
 
 
 def _entry(name: str) -> dict[str, Any]:
-    return {"array": name, "chunks": [], "cells": []}
+    return {"array": name, "chunks": [], "at": [], "cells": []}
 
 
 def joined(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

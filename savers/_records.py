@@ -86,6 +86,11 @@ def _fold_array(state: State, record: dict[str, Any], raw: memoryview, raw_at: i
     _note_rewriting(array, record.get("rewriting", ()))
     for cell, offset, size in record.get("partial", ()):
         array.partial[tuple(cell)] = _unpack_mask(raw[offset : offset + size], layout)
+    if record.get("put"):
+        offset, size = record["put"]
+        packed = _inflate(raw[offset : offset + size], 8 * len(array.chunks))
+        moments = np.frombuffer(packed, "<u8").tolist()
+        array.put_at = {i: at for i, at in zip(array.chunks, moments, strict=True) if at}
     table = state.pending if record.get("pending") else state.arrays
     table[layout.name] = array
 
@@ -145,7 +150,7 @@ def _fold_entry(state: State, entry: dict[str, Any], raw: memoryview, raw_at: in
     array = state.array(entry["array"], entry.get("generation"))
     if array is None:
         return
-    _note_chunks(state, array, entry.get("chunks", ()))
+    _note_chunks(state, array, entry.get("chunks", ()), entry.get("at"))
     _note_rewriting(array, entry.get("rewriting", ()))
     _note_pieces(array, entry.get("pieces", ()), raw_at, len(raw))
     for start, stop, status in entry.get("cells", ()):
@@ -168,9 +173,16 @@ def _drop(state: State, name: str) -> None:
         state.gone[name] = state.arrays.pop(name).layout
 
 
-def _note_chunks(state: State, array: ArrayState, chunks: Sequence[list[Any]]) -> None:
-    for chunk, size, crc, token in chunks:
+def _note_chunks(
+    state: State, array: ArrayState, chunks: Sequence[list[Any]], at: Sequence[int] | None = None
+) -> None:
+    for (chunk, size, crc, token), moment in zip(chunks, at or [0] * len(chunks), strict=True):
         index = tuple(chunk)
+        if 0 < moment < array.put_at.get(index, 0):
+            continue  # another writer, whose records were read before, put a newer one
+        array.put_at.pop(index, None)
+        if moment:
+            array.put_at[index] = moment
         _note_rewritten(array, index, Stored(size, crc))
         array.chunks[index] = Stored(size, crc)
         array.loose.pop(index, None)
@@ -344,6 +356,11 @@ def _array_record(array: ArrayState, read: Callable[[PieceRef], bytes], *, pendi
         raw.append(zlib.compress(np.packbits(mask).tobytes(), 1))
         partial.append([cell, offset, len(raw[-1])])
         offset += len(raw[-1])
+    put = []
+    if array.put_at:
+        moments = np.array([array.put_at.get(index, 0) for index in array.chunks], "<u8")
+        raw.append(zlib.compress(moments.tobytes(), 1))
+        put = [offset, len(raw[-1])]
     record = {
         "kind": "array",
         "layout": array.layout.to_json(),
@@ -354,6 +371,7 @@ def _array_record(array: ArrayState, read: Callable[[PieceRef], bytes], *, pendi
         "adopted": array.adopted,
         "pieces": pieces,
         "partial": partial,
+        "put": put,
         "rewriting": [[i, *one] for i, several in array.rewriting.items() for one in several],
         "pending": pending,
     }

@@ -131,6 +131,8 @@ class ArrayState:
         True when another program created the array.
     rewriting : dict
         What chunks hold if a writer that was about to replace them died right after it had.
+    put_at : dict
+        Of chunks that several writers put: microseconds since 1970, which say whose is the newer.
     partial : dict
         For cells of which only a part was written: which of their values, bool of the shape of the
         other axes.
@@ -144,6 +146,7 @@ class ArrayState:
     before: Index | None = None
     adopted: bool = False
     rewriting: dict[Index, list[Stored]] = field(default_factory=dict)
+    put_at: dict[Index, int] = field(default_factory=dict)
     partial: dict[Index, NDArray[np.bool_]] = field(default_factory=dict)
     _room: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8), repr=False)
 

@@ -15,8 +15,9 @@ import zarr
 from savers import AsyncZarrSaver, StorageError, StoreInUseError, verify
 from savers._handles import Submission
 from savers._labelled_store import LabelledStore
+from savers._records import fold, snapshot
 from savers._slots import Coverage, known_values
-from savers._state import ArrayLayout, fresh_array
+from savers._state import ArrayLayout, State, fresh_array
 from savers._write_queue import Sink, WriteQueue
 
 TIMES = np.arange(4)
@@ -107,6 +108,34 @@ def test_a_chunk_is_another_savers_only_once_its_record_stands(tmp_path, monkeyp
         whole.wait(60)
         second.write(np.full(1, 9.0), {"time": TIMES[:1]}, "t")
     assert values(path) == [9, 1, 2, 3]
+    assert verify(path) == []
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_of_two_savers_the_last_write_counts_whoever_closes_first(tmp_path, order):
+    path = tmp_path / "a"
+    savers = {name: opened(path, chunk=1) for name in "ab"}
+    for number, name in enumerate("aba"):
+        savers[name].write(np.full(1, float(number)), {"time": TIMES[:1]}, "t")
+        assert verify(path) == []
+    savers["b"].write(np.full(1, 3.0), {"time": TIMES[1:2]}, "t")
+    for name in order:
+        savers[name].close()
+        assert verify(path) == []
+    assert values(path)[:2] == [2, 3]
+
+
+def test_whose_chunk_is_newer_outlives_a_snapshot():
+    layout = ArrayLayout("t", "f4", (4,), (1,), growing=False, cells=(0,))
+    state = State("x", arrays={"t": fresh_array(layout)})
+    newer = {"array": "t", "chunks": [[[0], 8, 2, ""]], "at": [2]}
+    older = {"array": "t", "chunks": [[[0], 8, 1, ""]], "at": [1]}
+    fold(state, {"kind": "commit", "arrays": [newer]}, memoryview(b""), 0)
+    again = State()
+    for record, raw in snapshot(state, lambda piece: b""):
+        fold(again, record, memoryview(b"".join(raw)), 0)
+    fold(again, {"kind": "commit", "arrays": [older]}, memoryview(b""), 0)
+    assert again.arrays["t"].chunks[0,] == (8, 2)
 
 
 # -- puts and records ------------------------------------------------------------------------------
@@ -199,7 +228,7 @@ def test_a_flush_waits_for_all_of_a_write_or_for_nothing_of_it():
     writer.start()
     assert waits.acquire(timeout=60)  # it waits for the values that are being made
     found = []
-    flusher = threading.Thread(target=lambda: found.extend(queue.flush(10)))
+    flusher = threading.Thread(target=lambda: found.extend(queue.flush(30)))
     flusher.start()
     assert waits.acquire(timeout=60)
     gate.set()
