@@ -120,7 +120,9 @@ def test_new_labels_are_added_when_the_store_is_opened_again(tmp_path):
     with ZarrSaver(path, coords={"time": TIMES[:2]}) as saver:
         saver.write(VALUES[:2], coords(TIMES[:2]), "t")
         saver.write(VALUES[:1], coords(TIMES[:1]), "u")
-    finer = np.append(TIMES[3:].astype("M8[m]"), TIMES[:1].astype("M8[m]") + 30)
+    finer = np.append(
+        TIMES[3:].astype("M8[m]"), TIMES[:1].astype("M8[m]") + np.timedelta64(30, "m")
+    )
     with ZarrSaver(path, coords={"time": finer}) as saver:
         saver.write(VALUES[3:], coords(TIMES[3:]), "t")
         saver.write(VALUES[2:3], coords(finer[1:]), "t")

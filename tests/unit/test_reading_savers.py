@@ -29,7 +29,7 @@ def result(item):
         "level": np.uint8(item),
         "count": np.int32(np.iinfo("i4").min if item == 1 else item),
         "speed": item / 2,
-        "seen": np.datetime64("2020-01-01", "s") + item,
+        "seen": np.datetime64("2020-01-01", "s") + np.timedelta64(item, "s"),
         "name": "" if item == 4 else f"n{item}",
         "wind": np.full((2, 3), item, "i2"),
     }
