@@ -86,6 +86,8 @@ class Submission:
         Chunks that are not yet in the store.
     flying : int
         Chunks of these that wait, or are being put.
+    resting : bool
+        True: a chunk of it waits for more values, until somebody asks.
     errors : list
         Why chunks could not be put; empty again when they are tried again.
     """
@@ -97,6 +99,7 @@ class Submission:
     release: Callable[[], None] = lambda: None
     left: int = 0
     flying: int = 0
+    resting: bool = False
     errors: list[StorageError] = field(default_factory=list)
     future: Future[None] = field(default_factory=Future)
     settled: bool = False

@@ -254,6 +254,7 @@ class WriteQueue:
                 self._weigh(slot)
                 self._take(slot, submission)
                 slot.urgent = slot.urgent or now or slot.complete
+                submission.resting |= not slot.urgent
             for slot in [*(part[0] for part in wholes), *(part[0] for part in merges)]:
                 if slot.urgent:
                     self._enqueue(slot)
@@ -500,7 +501,7 @@ class WriteQueue:
     def hurry(self, one: Submission) -> None:
         """Put the chunks of a write that somebody waits for, whole or not."""
         with self._lock:
-            for slot in self._slots.values() if one.flying else ():
+            for slot in self._slots.values() if one.resting and one.flying else ():
                 if one in slot.waiting:
                     self._enqueue(slot)
 
