@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import shutil
@@ -10,10 +11,11 @@ import sys
 
 import fsspec
 import h5py
+import netCDF4
 import numpy as np
 import pytest
 
-from savers import HDF5Saver, LedgerMismatchError, StorageError, verify
+from savers import HDF5Saver, NetCDFSaver, LedgerMismatchError, StorageError, verify
 from savers._recover import recover
 from savers.errors import InvalidTypeError
 
@@ -163,3 +165,33 @@ def test_a_store_holds_no_single_file():
     for place in ({}, fsspec.get_mapper("memory://")):
         with pytest.raises(InvalidTypeError, match="path or URL of a file"):
             HDF5Saver(place)
+
+
+def appended_updated_and_reopened(saver_of, s3_server, bucket, key):
+    """Return the bytes of a file in a bucket of a real server, after all that may happen to it."""
+    obstore = pytest.importorskip("obstore")
+    with saver_of() as saver:
+        saver.save([1.0, 2.0, 3.0])
+        saver.flush()
+        saver.save([4.0])
+    with saver_of(approach="update") as saver:
+        saver.save([-2.0], [1])
+    with saver_of() as saver:
+        saver.save([5.0])
+    found = [entry["path"] for entry in obstore.list(s3_server.store(bucket)).collect()]
+    assert found == [key]
+    return io.BytesIO(obstore.get(s3_server.store(bucket), key).bytes())
+
+
+@pytest.mark.parametrize("kind", [HDF5Saver, NetCDFSaver])
+def test_a_file_in_a_bucket_is_appended_to_updated_and_reopened(kind, s3_server, bucket):
+    suffix = "h5" if kind is HDF5Saver else "nc"
+    saver_of = functools.partial(
+        kind, f"s3://{bucket}/runs/out.{suffix}", storage_options=s3_server.options()
+    )
+    found = appended_updated_and_reopened(saver_of, s3_server, bucket, f"runs/out.{suffix}")
+    with h5py.File(found) as file:
+        assert file["dataset"][:].tolist() == [1.0, -2.0, 3.0, 4.0, 5.0]
+    if kind is NetCDFSaver:
+        with netCDF4.Dataset("memory", memory=found.getvalue()) as file:
+            assert file["dataset"][:].tolist() == [1.0, -2.0, 3.0, 4.0, 5.0]
