@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from savers._locks import Holder
     from savers._writer_streams import WriterStream
 
-__all__ = ["Claims"]
+__all__ = ["Claims", "refused"]
 
 Index = tuple[int, ...]
 
@@ -70,13 +70,14 @@ class Claims:
                 if create_lock_file(path, mine):
                     return
                 there = read_holder(path)  # one that was made at this moment
-        who = there.describe() if there is not None else "another writer"
-        message = f"a chunk of {array!r} is being filled by {who}: one writer at a time. {advice}"
-        raise StoreInUseError(message)
+        raise refused(array, there, advice)
 
     def _lives(self, path: Path, there: Holder) -> bool:
         mark = path.parent.parent / f"{there.token}.lock"
         return mark.exists() and not is_abandoned(mark)
+
+    def check(self) -> None:
+        """Nothing to do: a writer that slept finds its lease gone."""
 
     def release(self, array: str, index: Index) -> None:
         """Let another writer have a chunk."""
@@ -90,3 +91,10 @@ class Claims:
         """Release all chunks."""
         for array, index in list(self._mine):
             self.release(array, index)
+
+
+def refused(array: str, there: Holder | None, advice: str) -> StoreInUseError:
+    """Return the error for a chunk that another writer fills."""
+    who = there.describe() if there is not None else "another writer"
+    message = f"a chunk of {array!r} is being filled by {who}: one writer at a time. {advice}"
+    return StoreInUseError(message)

@@ -18,6 +18,7 @@ from savers._chunk_codec import DirectChunks
 from savers._chunk_store import ChunkStore
 from savers._claims import Claims
 from savers._labelled_plan import LabelledPlan, stored_labels
+from savers._object_claims import ObjectClaims
 from savers._object_store import ObjectStore
 from savers._regions import box
 from savers._slots import Coverage, known_values
@@ -74,7 +75,7 @@ class LabelledStore(Sink):
         self._numbers = itertools.count()
         self._last = 0
         self._writer: WriterStream | None = None
-        self._claims: Claims | None = None
+        self._claims: Claims | ObjectClaims | None = None
 
     # -- arrays and labels -------------------------------------------------------------------------
 
@@ -171,8 +172,17 @@ class LabelledStore(Sink):
                     home, self.session.dataset, store_id, synced=self.session.synced
                 )
                 self._writer.sign_on()
-                self._claims = Claims(self._writer)
+                self._claims = self._claims_of(self._writer)
             return self._writer
+
+    def _claims_of(self, writer: WriterStream) -> Claims | ObjectClaims:
+        store, chunks = writer.home.store, self.chunks.store
+        if not isinstance(store, ObjectStore):
+            return Claims(writer)
+        claims = ObjectClaims(store.beside(store.prefix + writer.home.prefix), writer.name)
+        if isinstance(chunks, ObjectStore):
+            chunks.keep_aside(chunks.scratch, claims.mark.assert_held)
+        return claims
 
     def put(self, layout: ArrayLayout, index: Index, block: NDArray[Any]) -> list[Any]:
         token = f"{ASIDE}{self.writer.name}-{next(self._numbers)}"
@@ -221,7 +231,10 @@ class LabelledStore(Sink):
             for name, boxes in write.parts.items():
                 parts.setdefault(name, []).extend(boxes)
         record: dict[str, Any] = {"kind": "commit", "arrays": list(arrays.values())}
-        self.writer.append({**record, "parts": parts} if parts else record)
+        writer = self.writer
+        if self._claims is not None:
+            self._claims.check()
+        writer.append({**record, "parts": parts} if parts else record)
 
     def load(self, layout: ArrayLayout, index: Index) -> tuple[NDArray[Any], Coverage]:
         self.claim(layout, index)

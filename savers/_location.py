@@ -94,6 +94,8 @@ def locate(
     kind = f"{type(target).__module__}.{type(target).__qualname__}"
     if kind.startswith("zarr.storage."):
         return _locate_zarr(target, synced=synced)
+    if kind.startswith("icechunk."):
+        raise _refused_icechunk(kind)
     if kind.startswith("obstore."):
         return _locate_obstore(target, kind, synced=synced)
     if isinstance(target, MutableMapping):
@@ -201,6 +203,14 @@ def _locate_zarr(store: Any, *, synced: bool) -> Location:
         return _locate_mapping(_synchronous(store.fs).get_mapper(store.path), synced=synced)
     message = f"a zarr {kind} can't be written to by a saver; give its path, URL or fsspec mapping"
     raise InvalidTypeError(message)
+
+
+def _refused_icechunk(kind: str) -> InvalidTypeError:
+    """Its commits are the session's own: no ledger can be kept beside them."""
+    return InvalidTypeError(
+        f"an {kind} can't be written to by a saver; save to a path or URL, then copy: "
+        "savers.open_dataset(path).to_zarr(session.store, consolidated=False) and session.commit"
+    )
 
 
 def _synchronous(filesystem: Any) -> Any:

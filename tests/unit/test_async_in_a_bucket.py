@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
 import numpy as np
+import obstore
 import pytest
 import s3fs
 import xarray as xr
 import zarr
 
-from savers import AsyncZarrSaver
+from savers import AsyncZarrSaver, StoreInUseError
+from savers._locks import current_holder
 
-pytestmark = pytest.mark.may_leak("files", "threads", reason="obstore and s3fs keep connections open")
+pytestmark = pytest.mark.may_leak(
+    "files", "threads", reason="obstore and s3fs keep connections open"
+)
 
 STEPS = np.arange(4, dtype="timedelta64[h]")
 LAT, LON = np.array([10.0, 20.0]), np.array([1.0, 2.0, 3.0])
@@ -63,3 +73,104 @@ def test_written_reopened_and_read(place, blocking, s3_server, bucket):
         assert dataset.z500[:, 1, 2].values.tolist() == [-1.0, -2.0, -3.0, -4.0]
         assert dataset.lead_time.values.astype("m8[h]").tolist() == STEPS.tolist()
         assert dataset.lon.values.tolist() == LON.tolist()
+
+
+@pytest.fixture
+def halves(s3_server, bucket):
+    """Return how to make savers of whose chunks each holds two results."""
+    url, options = f"s3://{bucket}/runs/x.zarr", s3_server.options()
+
+    def make(**settings):
+        return AsyncZarrSaver(
+            url, {"lead_time": STEPS}, chunked_coords={"lead_time": 2}, storage_options=options,
+            **settings,
+        )  # fmt: skip
+
+    return make
+
+
+def values(s3_server, bucket):
+    return zarr.open_group(raw(s3_server, bucket), mode="r")["t2m"][:, 0, 0].tolist()
+
+
+def test_two_writers_at_once_are_both_seen(place, s3_server, bucket):
+    labels = {"lead_time": STEPS}
+    with (
+        AsyncZarrSaver(parallel_coords=labels, blocking=False, **place) as one,
+        AsyncZarrSaver(parallel_coords=labels, blocking=False, **place) as other,
+    ):
+        for number, step in enumerate(STEPS):
+            (one, other)[number % 2].write(field(step), at(step), "t2m")
+        one.flush()
+        other.flush()
+        assert one.missing("t2m") == other.missing("t2m") == []
+    assert values(s3_server, bucket) == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_chunk_that_another_writer_fills_is_refused_and_free_later(halves, s3_server, bucket):
+    with halves(blocking=False) as one, halves(blocking=False) as other:
+        one.write(field(STEPS[0]), at(STEPS[0]), "t2m")
+        with pytest.raises(StoreInUseError, match=r"being filled by process .*'lead_time': 1"):
+            other.write(field(STEPS[1]), at(STEPS[1]), "t2m")
+        other.write(field(STEPS[2]), at(STEPS[2]), "t2m")  # lies in another chunk
+        one.close()
+        other.write(field(STEPS[1]), at(STEPS[1]), "t2m")
+    assert values(s3_server, bucket)[:3] == [1.0, 2.0, 3.0]
+    left = obstore.list(s3_server.store(bucket, "runs/x.zarr.ledger")).collect()
+    assert not [entry["path"] for entry in left if "writers" in entry["path"]]
+
+
+KILLED = """
+import os, sys
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import obstore
+from savers import AsyncZarrSaver, StoreInUseError
+from savers._locks import current_holder
+steps = np.arange(4, dtype="timedelta64[h]")
+saver = AsyncZarrSaver(sys.argv[1], {"lead_time": steps}, chunked_coords={"lead_time": 2})
+at = {"lead_time": steps[:1], "lat": [10.0, 20.0], "lon": [1.0, 2.0, 3.0]}
+saver.write(np.full((1, 2, 3), 1.0), at, "t2m")
+os._exit(9)
+"""
+
+
+def test_what_a_killed_writer_wrote_counts_and_its_chunk_is_taken_over(halves, s3_server, bucket):
+    command = [sys.executable, "-c", KILLED, f"s3://{bucket}/runs/x.zarr"]
+    environment = {**os.environ, **s3_server.environment()}
+    assert subprocess.run(command, check=False, env=environment).returncode == 9
+    with halves() as saver:
+        assert [label["lead_time"] for label in saver.written("t2m")] == [STEPS[0]]
+        saver.write(field(STEPS[1]), at(STEPS[1]), "t2m")
+    with halves() as saver:
+        assert [label["lead_time"] for label in saver.written("t2m")] == list(STEPS[:2])
+    assert values(s3_server, bucket)[:2] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("too_late", [True, False], ids=["after the other", "before the other"])
+def test_a_writer_that_was_taken_for_dead_records_nothing_more(halves, s3_server, bucket, too_late):
+    """The mark of its life is replaced as if it had slept on another host, then it wakes up."""
+    asleep, other = halves(blocking=False), halves(blocking=False)
+    asleep.write(field(STEPS[0]), at(STEPS[0]), "t2m")
+    ledger = s3_server.store(bucket, "runs/x.zarr.ledger")
+    paths = [entry["path"] for entry in obstore.list(ledger).collect()]
+    (mark,) = [path for path in paths if "/marks/" in path]
+    slept = replace(current_holder(), host="elsewhere", renewed=0.0)
+    obstore.put(ledger, mark, json.dumps(asdict(slept)).encode())
+    asleep._engine.store._claims.mark.holder = slept
+    other.write(field(STEPS[1]), at(STEPS[1]), "t2m")
+    if too_late:
+        other.flush()
+    with pytest.raises(ExceptionGroup) as caught:
+        asleep.flush()
+    assert "is in use by" in str(caught.value.exceptions[0])
+    with other:
+        other.flush()
+        assert [label["lead_time"] for label in other.written("t2m")] == [STEPS[1]]
+    assert values(s3_server, bucket)[1] == 2.0
+    with pytest.raises(ExceptionGroup):
+        asleep.close()

@@ -15,7 +15,7 @@ import netCDF4
 import numpy as np
 import pytest
 
-from savers import HDF5Saver, NetCDFSaver, LedgerMismatchError, StorageError, verify
+from savers import HDF5Saver, LedgerMismatchError, NetCDFSaver, StorageError, verify
 from savers._recover import recover
 from savers.errors import InvalidTypeError
 
