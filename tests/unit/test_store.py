@@ -175,6 +175,7 @@ def test_what_is_no_name_of_an_array(name):
         check_array_name(name)
 
 
+@pytest.mark.may_leak("files", reason="the threads of icechunk live as long as the process")
 def test_an_icechunk_session_is_refused_with_a_way_that_works(tmp_path):
     icechunk = pytest.importorskip("icechunk")
     repository = icechunk.Repository.create(icechunk.in_memory_storage())
