@@ -68,6 +68,7 @@ class Background:
                 queue.prepare(slot)
             submission = _submission(writes, size)
             queue.submit(submission, wholes, merges, now=saver.blocking)
+            slots = []  # taken
         except BaseException:
             queue.free(size)
             raise

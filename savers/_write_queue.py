@@ -236,7 +236,7 @@ class WriteQueue:
         submission : Submission
             Room for its `size` was made.
         wholes, merges : sequence
-            Their slots are pinned, those of `merges` prepared.
+            Their slots are pinned, those of `merges` prepared; the pins end with this call.
         now : bool
             True: put chunks that are not whole, too.
         """
@@ -260,6 +260,7 @@ class WriteQueue:
                     self._enqueue(slot)
             if not submission.left:  # a write of no values
                 self._ready.append(submission)
+            self.unpin(part[0] for part in (*wholes, *merges))  # before a thread gets to them
         if not submission.left:
             self._record()
 

@@ -223,6 +223,7 @@ def test_a_flush_waits_for_all_of_a_write_or_for_nothing_of_it():
     queue.prepare(other)
     queue.submit(submission(), [(slot, made)], [], now=False)
     assert entered.wait(60)
+    assert queue.slot(LAYOUT, (0,)) is slot
     part = [(one, (slice(0, 1),), np.full(1, 7, "f4")) for one in (slot, other)]
     writer = threading.Thread(target=queue.submit, args=(submission(), [], part), kwargs={"now": 0})
     writer.start()
@@ -234,7 +235,6 @@ def test_a_flush_waits_for_all_of_a_write_or_for_nothing_of_it():
     gate.set()
     for thread in (writer, flusher):
         thread.join()
-    queue.unpin([slot, other])
     assert found == []
     assert queue.flush(60) == []
     queue.stop()
@@ -276,7 +276,6 @@ def test_values_that_another_write_is_about_to_be_merged_into_are_not_forgotten(
     failing = submission(lambda: released.append(1))
     queue.sink.refuses = True
     queue.submit(failing, [], [(slot, (slice(0, 1),), np.full(1, 7, "f4"))], now=True)
-    queue.unpin([slot])
     with pytest.raises(StorageError):
         failing.future.result(60)
     queue.sink.refuses = False
@@ -287,10 +286,21 @@ def test_values_that_another_write_is_about_to_be_merged_into_are_not_forgotten(
     assert released == []  # its values may still be read
     later = submission()
     queue.submit(later, [], [(slot, (slice(1, 2),), np.full(1, 9, "f4"))], now=True)
-    queue.unpin([slot])
     later.future.result(60)
     queue.stop()
     assert queue.sink.there[0,][1:] == [9, 3, 4]
+
+
+def test_a_chunk_that_is_put_at_once_is_not_kept_beside_its_write():
+    queue = WriteQueue(Memory(), 1, 1 << 20, keeps=False)
+    slot = queue.slot(LAYOUT, (0,))
+    one = submission()
+    queue.make_room(16, [], wait=True, deadline=math.inf)
+    queue.submit(one, [(slot, lambda: np.zeros(4, "f4"))], [], now=True)
+    one.future.result(60)  # before the caller of `submit` did anything else
+    assert slot.block is None
+    assert queue.peak == 16
+    queue.stop()
 
 
 def test_values_that_could_not_be_made_are_made_again():
@@ -304,7 +314,6 @@ def test_values_that_could_not_be_made_are_made_again():
 
     slot = queue.slot(LAYOUT, (0,))
     queue.submit(submission(), [(slot, made)], [], now=True)
-    queue.unpin([slot])
     assert len(queue.flush(60)) == 1
     assert queue.flush(60) == []
     queue.stop()

@@ -54,7 +54,6 @@ def test_memory_of_a_write_that_failed_is_not_used_again_while_a_chunk_of_it_is_
     queue.make_room(32, [], wait=True, deadline=math.inf)
     wholes = [(slots[0], lambda: np.zeros(4, "f4")), (slots[1], read)]
     queue.submit(one, wholes, [], now=True)
-    queue.unpin(slots)
     with pytest.raises(StorageError, match="t2m"):
         one.future.result(30)
     queue.forget(one)
