@@ -255,12 +255,13 @@ class WriteQueue:
                 self._take(slot, submission)
                 slot.urgent = slot.urgent or now or slot.complete
                 submission.resting |= not slot.urgent
-            for slot in [*(part[0] for part in wholes), *(part[0] for part in merges)]:
+            slots = [*(part[0] for part in wholes), *(part[0] for part in merges)]
+            for slot in slots:
                 if slot.urgent:
                     self._enqueue(slot)
             if not submission.left:  # a write of no values
                 self._ready.append(submission)
-            self.unpin(part[0] for part in (*wholes, *merges))  # before a thread gets to them
+            self.unpin(slots)  # before a thread gets to them
         if not submission.left:
             self._record()
 
