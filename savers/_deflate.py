@@ -28,8 +28,8 @@ __all__ = ["DEFLATE", "FLETCHER32", "SHUFFLE", "filtered_chunks"]
 #: Identifiers of the filters in HDF5 files.
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 
-#: Up to this level ISA-L takes over: its output is 1 to 3 % larger than zlib's, in about a fifth of the
-#: time. Who asks for more wants small files, which zlib makes.
+#: Up to this level ISA-L takes over: its output is 1 to 3 % larger than zlib's, in about a
+#: fifth of the time. Who asks for more wants small files, which zlib makes.
 ISAL_UP_TO = 4
 
 Filter = tuple[int, "Sequence[int]"]
