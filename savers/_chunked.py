@@ -20,7 +20,7 @@ from savers._blocks import as_block, as_result, named_fields
 from savers._config import SaverSettings, make_settings
 from savers._coordinates import Labels
 from savers._labelled_plan import LabelledPlan
-from savers._location import locate
+from savers._location import locate, require_writable
 from savers._names import check_array_name
 from savers._placement import Axes, named_values
 from savers._planning import Planner, check_options, plain_attributes
@@ -132,6 +132,7 @@ class ChunkedSaver(Saver):
 
     def locate(self, file_path: object) -> Location:
         """Return the location that `file_path` names. Nothing is created or contacted."""
+        require_writable(file_path)
         return locate(file_path, self.settings.storage_options, synced=self._synced)
 
     @abstractmethod

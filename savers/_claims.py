@@ -36,7 +36,7 @@ class Claims:
         self._lock = threading.Lock()
 
     def take(self, array: str, index: Index, advice: str) -> None:
-        """Claim a chunk. Nothing happens where no process shares the store by its files.
+        """Claim a chunk.
 
         Raises
         ------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -39,7 +37,7 @@ from savers._hdf5_layout import (
 from savers._hdf5_publish import ID, Assembly, Linker, of_root
 from savers._hdf5_scales import is_bare
 from savers._remote_file import working_copy
-from savers._session import close_all
+from savers._session import close_all_before
 from savers._single_file import FileStore
 from savers._state import ArrayLayout
 from savers.errors import FormatError, LedgerMismatchError
@@ -85,7 +83,7 @@ class HDF5Format:
     timed: ClassVar[bool] = False
 
     def open_store(self, location: Location, dataset: str) -> Store:
-        _close_before_h5py()
+        close_all_before("h5py")
         return FileStore(location, dataset, in_place=self.in_place)
 
     # -- layouts -----------------------------------------------------------------------------------
@@ -224,14 +222,6 @@ class HDF5Format:
         gone: Sequence[str] = (),
     ) -> None:
         Assembly(as_file_store(store), state, shapes, attrs, gone, self.linker).publish()
-
-
-@functools.cache
-def _close_before_h5py() -> None:
-    """At exit h5py takes back what it needs to write: what is left open is published before."""
-    import h5py  # noqa: F401 -- atexit calls last what was registered first
-
-    atexit.register(close_all)
 
 
 def file_kind(path: Path) -> str:

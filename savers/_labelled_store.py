@@ -20,6 +20,7 @@ from savers._claims import Claims
 from savers._labelled_plan import LabelledPlan, stored_labels
 from savers._object_claims import ObjectClaims
 from savers._object_store import ObjectStore
+from savers._process_claims import ProcessClaims
 from savers._regions import box
 from savers._slots import Coverage, known_values
 from savers._store import ChangedError, LocalStore
@@ -75,7 +76,7 @@ class LabelledStore(Sink):
         self._numbers = itertools.count()
         self._last = 0
         self._writer: WriterStream | None = None
-        self._claims: Claims | ObjectClaims | None = None
+        self._claims: Claims | ObjectClaims | ProcessClaims | None = None
 
     # -- arrays and labels -------------------------------------------------------------------------
 
@@ -175,10 +176,12 @@ class LabelledStore(Sink):
                 self._claims = self._claims_of(self._writer)
             return self._writer
 
-    def _claims_of(self, writer: WriterStream) -> Claims | ObjectClaims:
+    def _claims_of(self, writer: WriterStream) -> Claims | ObjectClaims | ProcessClaims:
         store, chunks = writer.home.store, self.chunks.store
-        if not isinstance(store, ObjectStore):
+        if writer.home.folder is not None:
             return Claims(writer)
+        if not isinstance(store, ObjectStore):
+            return ProcessClaims(self.session, writer.name)
         claims = ObjectClaims(store.beside(store.prefix + writer.home.prefix), writer.name)
         if isinstance(chunks, ObjectStore):
             chunks.keep_aside(chunks.scratch, claims.mark.assert_held)

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import re
+import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from savers._any_zarr import AnyZarr
 from savers._object_options import open_bucket, open_reader
 from savers._object_requests import BUDGET, Requests
 from savers._object_store import ObjectStore
 from savers._secrets import secrets_of, without_secrets
-from savers._store import LocalStore, MappingStore, ZarrMemory
+from savers._store import LocalStore, MappingStore
 from savers.errors import FormatError, InvalidInputError, InvalidTypeError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from savers._store import KeyStore, Store
 
-__all__ = ["Location", "ledger_folder", "local", "locate", "require_folder"]
+__all__ = [
+    "Location",
+    "ledger_folder",
+    "local",
+    "locate",
+    "require_folder",
+    "require_writable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,8 @@ class Location:
     store : Store
     beside : ObjectStore or None
         Where the ledger lies, where that is beside the store in a bucket.
+    private : bool
+        True for memory of this process, into which no other can write.
     """
 
     name: str
@@ -45,6 +60,7 @@ class Location:
     path: Path | None
     store: Store
     beside: ObjectStore | None = None
+    private: bool = False
 
     def ledger(self, dataset: str) -> tuple[KeyStore, str]:
         """Return the objects that keep the ledger of a dataset, and the prefix of their keys.
@@ -92,10 +108,10 @@ def locate(
     if isinstance(target, (str, os.PathLike)):
         return _locate_path(os.fspath(target), storage_options, synced=synced)
     kind = f"{type(target).__module__}.{type(target).__qualname__}"
-    if kind.startswith("zarr.storage."):
-        return _locate_zarr(target, synced=synced)
     if kind.startswith("icechunk."):
         raise _refused_icechunk(kind)
+    if _is_zarr(target):
+        return _locate_zarr(target, synced=synced)
     if kind.startswith("obstore."):
         return _locate_obstore(target, kind, synced=synced)
     if isinstance(target, MutableMapping):
@@ -158,7 +174,7 @@ def _locate_url(scheme: str, url: str, options: Mapping[str, Any] | None) -> Loc
         )
         raise InvalidInputError(message)
     mapping = fsspec.get_mapper(url, **dict(options or {}))
-    return Location(shown, shown, None, MappingStore(mapping, shown, secrets))
+    return _through_fsspec(mapping, shown, secrets)
 
 
 def _in_bucket(url: str, options: Mapping[str, Any] | None) -> Location:
@@ -189,20 +205,63 @@ def _locate_obstore(target: Any, kind: str, *, synced: bool) -> Location:
     return Location(kind, f"object:{id(target)}", None, store)
 
 
+def _is_zarr(target: object) -> bool:
+    """Return whether it is a zarr store; there is none where zarr was not imported yet."""
+    abstract = sys.modules.get("zarr.abc.store")
+    return abstract is not None and isinstance(target, abstract.Store)
+
+
 def _locate_zarr(store: Any, *, synced: bool) -> Location:
-    kind = type(store).__name__
-    if kind == "LocalStore":
+    kind = f"{type(store).__module__}.{type(store).__qualname__}"
+    if kind == "zarr.storage._local.LocalStore":
         return local(store.root, synced=synced)
-    if kind == "MemoryStore":
-        name = "zarr MemoryStore"
-        memory = ZarrMemory(store._store_dict, name)  # noqa: SLF001
-        return Location(name, f"object:{id(store._store_dict)}", None, memory)  # noqa: SLF001
-    if kind == "ObjectStore":
+    if kind == "zarr.storage._obstore.ObjectStore":
         return locate(store.store)
-    if kind == "FsspecStore":
+    if kind == "zarr.storage._fsspec.FsspecStore":
         return _locate_mapping(_synchronous(store.fs).get_mapper(store.path), synced=synced)
-    message = f"a zarr {kind} can't be written to by a saver; give its path, URL or fsspec mapping"
-    raise InvalidTypeError(message)
+    return _locate_any_zarr(store)
+
+
+def _locate_any_zarr(store: Any) -> Location:
+    """A store of which only zarr's interface is known; a wrapper is where that lies that it wraps.
+
+    Two memory stores of one dict are one place.
+    """
+    from zarr.storage import MemoryStore, WrapperStore
+
+    name = f"zarr {type(store).__name__}"
+    if not store.supports_listing:
+        message = f"a {name} can't list what it holds, which saving and resuming need"
+        raise InvalidTypeError(message)
+    if isinstance(store, WrapperStore):
+        inner = _locate_zarr(store._store, synced=False)  # noqa: SLF001 -- as zarr documents it
+        return Location(name, inner.identity, None, AnyZarr(store, name), private=inner.private)
+    held = store._store_dict if isinstance(store, MemoryStore) else store  # noqa: SLF001
+    private = isinstance(store, MemoryStore)
+    return Location(name, f"object:{id(held)}", None, AnyZarr(store, name), private=private)
+
+
+def require_writable(target: object) -> None:
+    """Refuse a zarr store that can't be written to, before anything is.
+
+    Raises
+    ------
+    InvalidInputError
+        It is read-only, or objects in it can't be replaced (as in a ZIP file).
+    """
+    if not _is_zarr(target):
+        return
+    store: Any = target
+    name = f"zarr {type(store).__name__}"
+    if store.read_only:
+        message = f"expected a store to write to, got a read-only {name}: open it for writing"
+        raise InvalidInputError(message)
+    if not (store.supports_writes and store.supports_deletes):
+        message = (
+            f"objects in a {name} can't be replaced or removed, which saving needs: save to a "
+            "path or URL, then copy"
+        )
+        raise InvalidInputError(message)
 
 
 def _refused_icechunk(kind: str) -> InvalidTypeError:
@@ -227,17 +286,50 @@ def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Locat
         inner = getattr(filesystem, "sync_fs", filesystem)
         if type(inner).__name__ == "LocalFileSystem":
             return local(Path(mapping.root), synced=synced)  # type: ignore[attr-defined]
-    name = str(getattr(mapping, "root", None) or type(mapping).__name__)
     protocol = getattr(filesystem, "protocol", None)
     if protocol and type(filesystem).__name__ == "S3FileSystem":
         return _in_bucket(f"s3://{mapping.root}", _options_of(filesystem))  # type: ignore[attr-defined]
     if protocol and hasattr(mapping, "root"):
         scheme = protocol if isinstance(protocol, str) else protocol[0]
         root = str(mapping.root)
-        identity = without_secrets(root if "://" in root else f"{scheme}://{root}")
+        shown = without_secrets(root if "://" in root else f"{scheme}://{root}")
         secrets = secrets_of(root, getattr(filesystem, "storage_options", None))
-        return Location(identity, identity, None, MappingStore(mapping, identity, secrets))
-    return Location(name, f"object:{id(mapping)}", None, MappingStore(mapping, name))
+        return _through_fsspec(mapping, shown, secrets)
+    name = type(mapping).__name__
+    private = isinstance(mapping, dict)
+    store = MappingStore(mapping, name)
+    return Location(name, f"object:{id(mapping)}", None, store, private=private)
+
+
+def _through_fsspec(mapping: Any, shown: str, secrets: Collection[str]) -> Location:
+    filesystem = mapping.fs
+    if type(filesystem).__name__ == "AsyncFileSystemWrapper":
+        filesystem = filesystem.sync_fs
+    where = hashlib.sha256(_whereabouts(filesystem).encode()).hexdigest()[:16]
+    identity = f"{where} {filesystem.unstrip_protocol(mapping.root)}"
+    private = type(filesystem).__name__ == "MemoryFileSystem"
+    store = MappingStore(mapping, shown, secrets)
+    return Location(shown, without_secrets(identity), None, store, private=private)
+
+
+#: Names of options that say who asks, not where.
+_WHO = re.compile("asynchronous|auth|connection|cred|key|pass|sas|secret|token|user")
+
+
+def _whereabouts(filesystem: Any) -> str:
+    """Return by what two file systems of one class are told apart: where, not who they are."""
+    signature = inspect.signature(type(filesystem).__init__)
+    bound = signature.bind(None, *filesystem.storage_args, **filesystem.storage_options)
+    given: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        more = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        given |= value if more else {name: value}
+    parts = [
+        f"{name}={_whereabouts(value) if hasattr(value, 'storage_args') else repr(value)}"
+        for name, value in sorted(given.items())
+        if value not in (None, ()) and not _WHO.search(name)
+    ]
+    return f"{type(filesystem).__qualname__}({', '.join(parts)})"
 
 
 def _options_of(filesystem: Any) -> dict[str, Any]:

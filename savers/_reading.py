@@ -151,6 +151,7 @@ async def _opened(
         )
         return found
     store = reading_store(target, storage_options)
+    await store.wake()
     return await open_group(
         store, group, options, path=_source(target), ledger=ledger, blocking=blocking
     )

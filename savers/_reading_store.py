@@ -131,6 +131,12 @@ class ReadStore(Store):
         with self._errors(f"read {key}"):
             return await self.inner.get(key, prototype, byte_range)
 
+    async def wake(self) -> None:
+        """Open the store within, as zarr does before it uses one."""
+        if isinstance(self.inner, Store):
+            with self._errors("open"):
+                await self.inner._ensure_open()  # noqa: SLF001 -- has no public name
+
     async def fetch(self, keys: Iterable[str]) -> dict[str, Buffer | None]:
         """Return objects, asked for side by side."""
         places = asyncio.Semaphore(MOST_REQUESTS)

@@ -82,7 +82,7 @@ def working_copy(location: Location, *, synced: bool = False) -> WorkingCopy:
         raise InvalidTypeError(message)
     here = local(_folder(location) / name, synced=synced)
     remote = RemoteFile(_parent(location, parent), name)
-    return WorkingCopy(location.name, location.identity, here.path, here.store, None, remote)
+    return WorkingCopy(location.name, location.identity, here.path, here.store, remote=remote)
 
 
 def has_working_copy(location: Location) -> bool:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
+import importlib
 import math
 import os
 import threading
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from savers._regions import Region
     from savers._state import ArrayLayout, ArrayState, PieceRef, State
 
-__all__ = ["Session", "close_all", "leave", "session_for"]
+__all__ = ["Session", "close_all_before", "leave", "session_for"]
 
 #: Seconds between a commit and its publication; longer where publishing takes over 5 % of it.
 PUBLISH_AFTER = 1.0
@@ -170,12 +172,11 @@ class Session:
         return Home(None, *self.location.ledger(self.dataset))
 
     def _warn_of_others(self) -> None:
-        """Memory belongs to this process; others may write to a remote mapping unseen."""
-        scheme, separator, _ = self.location.identity.partition("://")
-        if separator and scheme != "memory":
+        """Memory belongs to this process; elsewhere others may write unseen."""
+        if not self.location.private:
             message = (
-                f"{self.location.name} is written through fsspec, without conditional writes: "
-                "nothing keeps a second writer out; see docs/stores.md"
+                f"{self.location.name} is written to without conditional writes: nothing keeps a "
+                "second process out; see docs/stores.md"
             )
             warnings.warn(message, UserWarning, stacklevel=2)
 
@@ -496,6 +497,16 @@ def close_all() -> None:
         if session.pid == os.getpid():
             with contextlib.suppress(*LATER):
                 session.close()
+
+
+@functools.cache
+def close_all_before(module: str) -> None:
+    """At exit, publish what is left open before a module takes back what that needs.
+
+    `atexit` calls last what was registered first, so the module is imported first.
+    """
+    importlib.import_module(module)
+    atexit.register(close_all)
 
 
 atexit.register(close_all)

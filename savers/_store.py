@@ -26,7 +26,6 @@ __all__ = [
     "MappingStore",
     "StagingStore",
     "Store",
-    "ZarrMemory",
 ]
 
 #: Folders remembered as being there; a chunk grid of many axes has one for each of its rows.
@@ -311,7 +310,7 @@ class LocalStore:
 
 
 class MappingStore:
-    """A mutable mapping of keys to bytes: fsspec mappings, zarr's memory store, a dict.
+    """A mutable mapping of keys to bytes: fsspec mappings, a dict.
 
     Such stores promise neither a rename nor conditional writes.
 
@@ -341,7 +340,7 @@ class MappingStore:
 
     def put(self, key: str, data: Bytes) -> None:
         with self._errors("write", key):
-            self.mapping[key] = self._value(bytes(data))
+            self.mapping[key] = bytes(data)
 
     def write(self, key: str, *parts: Bytes) -> None:
         self.put(key, parts[0] if len(parts) == 1 else b"".join(parts))
@@ -382,9 +381,6 @@ class MappingStore:
     def barrier(self) -> None:
         """Nothing to do: an assignment is as durable as the mapping makes it."""
 
-    def _value(self, data: bytes) -> Any:
-        return data
-
     @contextlib.contextmanager
     def _errors(self, operation: str, key: str) -> Iterator[None]:
         try:
@@ -403,12 +399,3 @@ class MappingStore:
     def _failure(self, error: Exception, what: str) -> StorageError:
         code = getattr(error, "errno", None) or errno.EIO
         return StorageError(code, masked(f"{what}: {error}", self.secrets))
-
-
-class ZarrMemory(MappingStore):
-    """The dict behind a `zarr.storage.MemoryStore`, whose values are zarr buffers."""
-
-    def _value(self, data: bytes) -> Any:
-        from zarr.core.buffer import default_buffer_prototype
-
-        return default_buffer_prototype().buffer.from_bytes(data)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import field_validator
 
+from savers._any_zarr import AnyZarr
 from savers._chunked import ChunkedSaver
 from savers._codec_settings import preset
 from savers._codecs import chunk_codec
@@ -27,6 +28,7 @@ from savers._fill import default_fill
 from savers._format import Facts
 from savers._jobs import ItemStatus
 from savers._location import require_folder
+from savers._session import close_all_before
 from savers._state import ArrayLayout
 from savers._zarrs import ZarrsChunks, ZarrsSettings, require_zarrs
 from savers.errors import FormatError, InvalidInputError
@@ -60,6 +62,8 @@ class ZarrFormat:
 
     def open_store(self, location: Location, dataset: str) -> Store:
         require_folder(location)
+        if isinstance(location.store, AnyZarr):
+            close_all_before("zarr.core.sync")
         return location.store
 
     # -- layouts ---------------------------------------------------------------------------------

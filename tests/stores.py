@@ -17,16 +17,56 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Ways to name a place: local ones in different spellings, then stores without folders.
-KINDS = ("path", "text", "file_url", "local_store", "local_mapper", "dict", "memory_url",
-         "memory_mapper", "memory_store", "fsspec_store", "obstore")  # fmt: skip
+KINDS = ("path", "text", "file_url", "local_store", "obstore_local", "local_mapper", "dict",
+         "memory_url", "memory_mapper", "memory_store", "fsspec_store", "obstore",
+         "zarr_obstore", "wrapped_memory")  # fmt: skip
+
+#: The same where nothing keeps a second process out, so that opening them warns.
+UNGUARDED = ("logged_folder", "own_zarr", "dir_mapper", "s3_unconditional")
+
+#: Ways to name a place on a server, and the fixture that starts it.
+ON_SERVERS = {
+    "s3_url": "s3_server",
+    "s3_map": "s3_server",
+    "s3_mapper": "s3_server",
+    "s3_fsspec_store": "s3_server",
+    "s3_obstore": "s3_server",
+    "s3_zarr_obstore": "s3_server",
+    "s3_unconditional": "s3_server",
+}
+
+#: Where data outlives the process that wrote it.
+LASTING = ("path", "text", "file_url", "local_store", "obstore_local", "local_mapper",
+           *UNGUARDED[:-1], *ON_SERVERS)  # fmt: skip
+
+ALL = (*KINDS, *UNGUARDED[:-1], *ON_SERVERS)
 
 
 class Place:
-    """A fresh place for a store: `target` goes to a saver, `zarr` is what zarr reads it by."""
+    """A place for a store: `target` goes to a saver, `zarr` is what zarr reads it by.
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS` and `ON_SERVERS`.
+    folder : Path
+        Where it lies, or (its name) the prefix of its keys on a server.
+    server : optional
+        What the fixture that `ON_SERVERS` names gives.
+    name : str
+
+    Attributes
+    ----------
+    options : dict
+        `storage_options` that go with `target`.
+    """
+
+    def __init__(self, kind: str, folder: Path, server: Any = None, name: str = "out.zarr") -> None:
         self.kind = kind
-        self.path = folder / "out.zarr"
+        self.server = server
+        self.path = folder / name
+        self.key = f"{folder.name}/{name}"
+        self.options: dict[str, Any] = {}
         self.target, self.zarr = getattr(self, f"_{kind}")()
 
     def _path(self) -> tuple[Any, Any]:
@@ -41,6 +81,11 @@ class Place:
     def _local_store(self) -> tuple[Any, Any]:
         return zarr.storage.LocalStore(self.path), str(self.path)
 
+    def _obstore_local(self) -> tuple[Any, Any]:
+        from obstore.store import LocalStore
+
+        return LocalStore(self.path, mkdir=True), str(self.path)
+
     def _local_mapper(self) -> tuple[Any, Any]:
         import fsspec
 
@@ -48,7 +93,7 @@ class Place:
 
     def _dict(self) -> tuple[Any, Any]:
         given: dict[str, bytes] = {}
-        return given, _Mirror(given)
+        return given, lambda: _copied(given)
 
     def _memory_url(self) -> tuple[Any, Any]:
         url = f"memory://{uuid.uuid4().hex}/out.zarr"
@@ -74,10 +119,83 @@ class Place:
         store = MemoryStore()
         return store, zarr.storage.ObjectStore(store, read_only=True)
 
+    def _zarr_obstore(self) -> tuple[Any, Any]:
+        store, read_by = self._obstore()
+        return zarr.storage.ObjectStore(store), read_by
+
+    def _wrapped_memory(self) -> tuple[Any, Any]:
+        store = zarr.storage.MemoryStore()
+        return zarr.storage.WrapperStore(store), store
+
+    def _logged_folder(self) -> tuple[Any, Any]:
+        store = zarr.storage.LocalStore(self.path)
+        return zarr.storage.LoggingStore(store, log_level="CRITICAL"), str(self.path)
+
+    def _own_zarr(self) -> tuple[Any, Any]:
+        return OwnStore(self.path), str(self.path)
+
+    def _dir_mapper(self) -> tuple[Any, Any]:
+        """A file system that is wrapped in another one: all that is known of it is fsspec's."""
+        return self.filesystem().get_mapper(self.path.name), str(self.path)
+
+    def filesystem(self) -> Any:
+        """Return the file system of `dir_mapper`, for `fs_factory`."""
+        from fsspec.implementations.dirfs import DirFileSystem
+        from fsspec.implementations.local import LocalFileSystem
+
+        return DirFileSystem(str(self.path.parent), LocalFileSystem(auto_mkdir=True))
+
+    # -- a real S3 server --------------------------------------------------------------------------
+
+    def _s3_url(self) -> tuple[Any, Any]:
+        self.options = self.server.options()
+        return f"s3://{BUCKET}/{self.key}", self._in_bucket()
+
+    def _s3_map(self) -> tuple[Any, Any]:
+        import s3fs
+
+        s3 = s3fs.S3FileSystem(**self.server.options())
+        return s3fs.S3Map(root=f"{BUCKET}/{self.key}", s3=s3, check=False), self._in_bucket()
+
+    def _s3_mapper(self) -> tuple[Any, Any]:
+        import fsspec
+
+        given = fsspec.get_mapper(f"s3://{BUCKET}/{self.key}", **self.server.options())
+        return given, self._in_bucket()
+
+    def _s3_fsspec_store(self) -> tuple[Any, Any]:
+        options = {**self.server.options(), "asynchronous": True}
+        url = f"s3://{BUCKET}/{self.key}"
+        given = zarr.storage.FsspecStore.from_url(url, storage_options=options)
+        return given, self._in_bucket()
+
+    def _s3_obstore(self) -> tuple[Any, Any]:
+        return self.server.store(BUCKET, self.key), self._in_bucket()
+
+    def _s3_zarr_obstore(self) -> tuple[Any, Any]:
+        return zarr.storage.ObjectStore(self.server.store(BUCKET, self.key)), self._in_bucket()
+
+    def _s3_unconditional(self) -> tuple[Any, Any]:
+        """A bucket behind a file system that knows no conditions."""
+        import s3fs
+        from fsspec.implementations.dirfs import DirFileSystem
+
+        inner = s3fs.S3FileSystem(**self.server.options())
+        return DirFileSystem(BUCKET, inner).get_mapper(self.key), self._in_bucket()
+
+    def _in_bucket(self) -> Any:
+        self.server.make_bucket(BUCKET)
+        return zarr.storage.ObjectStore(self.server.store(BUCKET, self.key), read_only=True)
+
+    # -- looking at it -----------------------------------------------------------------------------
+
     def group(self) -> zarr.Group:
         """Open what lies there with zarr alone."""
-        store = self.zarr.store() if isinstance(self.zarr, _Mirror) else self.zarr
-        return zarr.open_group(store, mode="r")
+        return zarr.open_group(self.store(), mode="r")
+
+    def store(self) -> Any:
+        """Return what zarr opens."""
+        return self.zarr() if callable(self.zarr) else self.zarr
 
     def read(self, name: str = "dataset") -> NDArray[Any]:
         """Read an array with zarr alone."""
@@ -88,17 +206,68 @@ class Place:
         return {name: data for name, data in tree(self.path).items() if data is not None}
 
 
-class _Mirror:
-    """A dict of bytes as zarr's memory store, copied when it is read."""
+#: The bucket of places on the S3 server.
+BUCKET = "places"
 
-    def __init__(self, given: dict[str, bytes]) -> None:
-        self.given = given
 
-    def store(self) -> Any:
-        from zarr.core.buffer import default_buffer_prototype
+def _copied(given: dict[str, bytes]) -> zarr.storage.MemoryStore:
+    """A dict of bytes as zarr's memory store."""
+    from zarr.core.buffer import default_buffer_prototype
 
-        buffer = default_buffer_prototype().buffer
-        return zarr.storage.MemoryStore({k: buffer.from_bytes(v) for k, v in self.given.items()})
+    buffer = default_buffer_prototype().buffer
+    return zarr.storage.MemoryStore({k: buffer.from_bytes(v) for k, v in given.items()})
+
+
+class OwnStore(zarr.abc.store.Store):
+    """A store that somebody wrote against zarr's interface: files in a folder, and no more."""
+
+    supports_writes = supports_deletes = supports_listing = True
+
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        super().__init__(read_only=read_only)
+        self.folder = folder
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OwnStore) and other.folder == self.folder
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        path = self.folder / key
+        if not path.is_file():
+            return None
+        return prototype.buffer.from_bytes(path.read_bytes())
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+        return [await self.get(key, prototype) for key, _ in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        return (self.folder / key).is_file()
+
+    async def set(self, key: str, value: Any) -> None:
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        aside.write_bytes(value.to_bytes())
+        aside.replace(path)
+
+    async def delete(self, key: str) -> None:
+        (self.folder / key).unlink(missing_ok=True)
+
+    async def list(self) -> Any:
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file():
+                yield str(path.relative_to(self.folder))
+
+    async def list_prefix(self, prefix: str) -> Any:
+        async for key in self.list():
+            if key.startswith(prefix):
+                yield key
+
+    async def list_dir(self, prefix: str) -> Any:
+        for path in sorted((self.folder / prefix).glob("*")):
+            yield path.name
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:

@@ -282,7 +282,7 @@ def test_storage_options_enter_no_file_repr_log_or_pickle(remote, tmp_path, capl
 
 def test_a_remote_store_without_conditions_is_used_with_a_warning(remote):
     saver = ZarrSaver("canary://bucket/out.zarr", "a", storage_options=OPTIONS)
-    with pytest.warns(UserWarning, match="canary://bucket/out.zarr is written through fsspec"):
+    with pytest.warns(UserWarning, match="canary://bucket/out.zarr is written to without"):
         saver.save([1.0])
     saver.close()
 

@@ -16,7 +16,7 @@ from savers._names import check_array_name
 from savers._object_store import ObjectStore
 from savers._store import LocalStore, MappingStore
 from savers.errors import InvalidTypeError
-from tests.stores import KINDS, Place, tree
+from tests.stores import KINDS, UNGUARDED, Place, tree
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,7 +26,7 @@ def _woken(tmp_path_factory):
         locate(Place(kind, tmp_path_factory.mktemp(kind)).target).store.put("a", b"")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, *UNGUARDED[:-1]])
 def store(request, tmp_path):
     store = locate(Place(request.param, tmp_path).target).store
     yield store
