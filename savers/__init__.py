@@ -23,15 +23,15 @@ from savers.errors import (
 )
 
 if TYPE_CHECKING:
-    from savers._async_zarr import AsyncZarrSaver
-    from savers._chunked import ChunkedSaver
-    from savers._hdf5 import HDF5Saver
-    from savers._netcdf import NetCDFSaver
-    from savers._reading import open_dataset, open_dataset_async
-    from savers._reading_many import open_many_async
-    from savers._verify import Finding, verify
-    from savers._zarr import ZarrSaver
-    from savers._zarrs import ZarrsSettings
+    from savers._chunked._saver import ChunkedSaver
+    from savers._codecs._zarrs import ZarrsSettings
+    from savers._hdf5._saver import HDF5Saver
+    from savers._labelled._saver import AsyncZarrSaver
+    from savers._maintenance._verify import Finding, verify
+    from savers._netcdf._saver import NetCDFSaver
+    from savers._reading._dataset import open_dataset, open_dataset_async
+    from savers._reading._many import open_many_async
+    from savers._zarr._saver import ZarrSaver
 
 __all__ = [
     "AlreadyExistsError",
@@ -68,17 +68,17 @@ __all__ = [
 
 #: Loaded when they are first asked for, so that a worker or a command starts at once.
 _LATER = {
-    "AsyncZarrSaver": "savers._async_zarr",
-    "ChunkedSaver": "savers._chunked",
-    "Finding": "savers._verify",
-    "HDF5Saver": "savers._hdf5",
-    "NetCDFSaver": "savers._netcdf",
-    "ZarrSaver": "savers._zarr",
-    "ZarrsSettings": "savers._zarrs",
-    "open_dataset": "savers._reading",
-    "open_dataset_async": "savers._reading",
-    "open_many_async": "savers._reading_many",
-    "verify": "savers._verify",
+    "AsyncZarrSaver": "savers._labelled._saver",
+    "ChunkedSaver": "savers._chunked._saver",
+    "Finding": "savers._maintenance._verify",
+    "HDF5Saver": "savers._hdf5._saver",
+    "NetCDFSaver": "savers._netcdf._saver",
+    "ZarrSaver": "savers._zarr._saver",
+    "ZarrsSettings": "savers._codecs._zarrs",
+    "open_dataset": "savers._reading._dataset",
+    "open_dataset_async": "savers._reading._dataset",
+    "open_many_async": "savers._reading._many",
+    "verify": "savers._maintenance._verify",
 }
 
 

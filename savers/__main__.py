@@ -15,7 +15,7 @@ from savers.errors import InvalidInputError, NotFoundError, SaverError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from savers._inspect import ArrayView, DatasetView
+    from savers._maintenance._inspect import ArrayView, DatasetView
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from savers._verify import examine
+    from savers._maintenance._verify import examine
 
     report = examine(options.path)
     for note in report.notes:
@@ -80,7 +80,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _recover(options: argparse.Namespace) -> int:
-    from savers._recover import recover
+    from savers._maintenance._recover import recover
 
     rows = [("array", "readers saw", "see now", "chunks put in")]
     for one in recover(options.path):
@@ -91,8 +91,8 @@ def _recover(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from savers._inspect import inspect
-    from savers._readers import try_readers
+    from savers._maintenance._inspect import inspect
+    from savers._maintenance._readers import try_readers
 
     view = inspect(options.path)
     local = view.format != "none" and os.path.isdir(view.path)
@@ -111,7 +111,7 @@ def _inspect(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from savers._advice import advise
+    from savers._maintenance._advice import advise
 
     try:
         shape = tuple(int(part) for part in options.shape.split(","))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from savers._names import check_array_name
+from savers._values._names import check_array_name
 from savers.errors import InvalidInputError, InvalidTypeError
 
 __all__ = ["SaverSettings", "make_settings"]

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from savers._frames import read_frames
-from savers._hdf5 import HDF5Format, file_kind
-from savers._ledger import Home, replay
-from savers._location import ledger_folder, locate
-from savers._locks import Lock, is_dead
-from savers._netcdf import NetCDFFormat
-from savers._object_lock import ObjectLock
-from savers._object_store import ObjectStore
-from savers._remote_file import has_working_copy, working_copy
-from savers._single_file import FileStore
-from savers._store import MappingStore
-from savers._writer_streams import Replica
-from savers._zarr import ZarrFormat, format_of
+from savers._hdf5._saver import HDF5Format, file_kind
+from savers._labelled._streams import Replica
+from savers._ledger._frames import read_frames
+from savers._ledger._ledger import Home, replay
+from savers._ledger._locks import Lock, is_dead
+from savers._ledger._object_lock import ObjectLock
+from savers._netcdf._saver import NetCDFFormat
+from savers._stores._bucket._store import ObjectStore
+from savers._stores._location import ledger_folder, locate
+from savers._stores._remote_file import has_working_copy, working_copy
+from savers._stores._single_file import FileStore
+from savers._stores._store import MappingStore
+from savers._zarr._saver import ZarrFormat, format_of
 from savers.errors import NotFoundError, SaverError
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from savers._format import Format
-    from savers._location import Location
-    from savers._locks import Holder
-    from savers._state import State
-    from savers._store import Store
+    from savers._ledger._locks import Holder
+    from savers._ledger._state import State
+    from savers._stores._location import Location
+    from savers._stores._store import Store
 
 __all__ = ["Dataset", "Existing", "Replayed", "find"]
 

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from savers._codecs import ChunkCodec
-    from savers._location import Location
-    from savers._state import ArrayLayout, State
-    from savers._store import Store
+    from savers._codecs._choice import ChunkCodec
+    from savers._ledger._state import ArrayLayout, State
+    from savers._stores._location import Location
+    from savers._stores._store import Store
 
 __all__ = ["Facts", "Format", "NewArray"]
 

@@ -1,8 +1,8 @@
 """Jobs for savers that know only `save`: results in item order, and a ledger that counts them.
 
 The ledger lies in ``<file_path>.ledger/sequential.log`` beside a saver's local `file_path` (the
-frames of `savers._frames`), or in memory, with the saver, where there is no such path. Data first,
-then its record: a crash between a `save` and its record saves that one batch again.
+frames of `savers._ledger._frames`), or in memory, with the saver, where there is no such path. Data
+first, then its record: a crash between a `save` and its record saves that one batch again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from weakref import finalize
 
 import numpy as np
 
-from savers._files import storage_errors, write_all
-from savers._frames import encode_frame, read_frames
 from savers._jobs import Failure, ItemStatus, JobLedger, JobSpec, JobState, JobWriter
-from savers._locks import Lock
+from savers._ledger._frames import encode_frame, read_frames
+from savers._ledger._locks import Lock
+from savers._stores._files import storage_errors, write_all
 from savers.errors import ClosedError, InvalidInputError
 
 if TYPE_CHECKING:

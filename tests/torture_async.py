@@ -21,7 +21,7 @@ import numpy as np
 import zarr
 
 from savers import AsyncZarrSaver, StorageError, verify
-from savers._labelled_store import LabelledStore
+from savers._labelled._store import LabelledStore
 from tests.crash.async_programs import TIMES
 from tests.crash.test_async_processes import check_written, complete, ended, killed_run, start
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from savers import SaverError
-from savers._recover import recover
-from savers._verify import examine
+from savers._maintenance._recover import recover
+from savers._maintenance._verify import examine
 from tests.crash.cases import cases
 from tests.crash.kinds import KINDS, PRELOAD
 from tests.faults import ForkServer, Outcome, crash_points, double_crashes

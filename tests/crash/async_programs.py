@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from savers import AsyncZarrSaver
-from savers._labelled_store import LabelledStore
+from savers._labelled._store import LabelledStore
 
 TIMES = np.arange(64)
 X = np.arange(4096)

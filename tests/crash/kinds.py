@@ -160,7 +160,8 @@ def hdf5_tree(path: Path) -> dict[str, object]:
 
 #: What a fork server has imported before it runs programs on any format.
 PRELOAD = [
-    "numpy.ma", "h5py", "zarr", "savers", "savers._netcdf", "savers._zarr", "taskmanager"
+    "numpy.ma", "h5py", "zarr", "savers", "savers._netcdf._saver", "savers._zarr._saver",
+    "taskmanager",
 ]  # fmt: skip
 
 KINDS = {

@@ -170,7 +170,7 @@ def update(root: Path, indices: list[list[int]], generation: int, **settings: An
 
 def publish_rest(root: Path, kind: str = "zarr") -> None:
     """What `python -m savers recover` does."""
-    from savers._recover import recover as finish
+    from savers._maintenance._recover import recover as finish
 
     with contextlib.suppress(NotFoundError):  # killed before there was anything
         finish(root / KINDS[kind].store)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import zarr
 
-from savers import ZarrSaver, _session
-from savers._store import LocalStore
+from savers import ZarrSaver
+from savers._session import _session
+from savers._stores._store import LocalStore
 from tests.faults import ForkServer, skip_without_faults
 
 #: Calls that change files, of one save: name of the case -> settings, rows of a save, calls.

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from savers import ZarrSaver, _session
+from savers import ZarrSaver
+from savers._session import _session
 
 if TYPE_CHECKING:
     from pathlib import Path

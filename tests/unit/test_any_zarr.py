@@ -13,7 +13,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from savers import AsyncZarrSaver, InvalidInputError, StoreInUseError, ZarrSaver, open_dataset
-from savers._location import locate
+from savers._stores._location import locate
 from savers.errors import InvalidTypeError
 from tests.stores import OwnStore
 

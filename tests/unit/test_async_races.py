@@ -13,12 +13,12 @@ import pytest
 import zarr
 
 from savers import AsyncZarrSaver, StorageError, StoreInUseError, verify
-from savers._handles import Submission
-from savers._labelled_store import LabelledStore
-from savers._records import fold, snapshot
-from savers._slots import Coverage, known_values
-from savers._state import ArrayLayout, State, fresh_array
-from savers._write_queue import Sink, WriteQueue
+from savers._labelled._handles import Submission
+from savers._labelled._queue import Sink, WriteQueue
+from savers._labelled._slots import Coverage, known_values
+from savers._labelled._store import LabelledStore
+from savers._ledger._records import fold, snapshot
+from savers._ledger._state import ArrayLayout, State, fresh_array
 
 TIMES = np.arange(4)
 LAYOUT = SimpleNamespace(

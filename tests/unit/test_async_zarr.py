@@ -22,8 +22,8 @@ from savers import (
     StorageError,
     verify,
 )
-from savers._labelled_store import LabelledStore
-from savers._write_queue import WriteQueue
+from savers._labelled._queue import WriteQueue
+from savers._labelled._store import LabelledStore
 from tests.stores import consolidated_is_current, unchanged
 
 HOUR = np.timedelta64(1, "h")

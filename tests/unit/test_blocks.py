@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from savers import InvalidInputError
-from savers._blocks import as_block, as_result, fit, own, split_fields
+from savers._values._blocks import as_block, as_result, fit, own, split_fields
 from savers.errors import InvalidTypeError
 from tests.properties import EXAMPLES
 

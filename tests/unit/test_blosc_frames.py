@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs import Blosc
 
-from savers import ZarrSaver, _blosc_frames
-from savers._chunk_codec import DirectChunks
-from savers._compressors import compressors_v3
+from savers import ZarrSaver
+from savers._codecs import _blosc_frames
+from savers._codecs._codec import DirectChunks
+from savers._codecs._compressors import compressors_v3
 
 BLOCK = 4096
 

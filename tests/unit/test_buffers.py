@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from savers._buffers import BufferPool
+from savers._values._buffers import BufferPool
 
 MIB = 1 << 20
 

@@ -8,7 +8,7 @@ import pytest
 import xarray
 
 from savers import CoordinateNotFoundError, InvalidInputError, ZarrSaver
-from savers._coordinates import Labels
+from savers._values._coordinates import Labels
 from tests.stores import without_warnings
 
 DATES = {

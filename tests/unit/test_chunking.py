@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tests.properties  # noqa: F401 -- sets how hard properties are tried
 from savers import InvalidInputError
-from savers._chunking import LARGEST, MIB, SMALLEST, check_chunks, plan_chunks
+from savers._values._chunking import LARGEST, MIB, SMALLEST, check_chunks, plan_chunks
 
 SIZES = st.integers(0, 5000)
 ROWS = st.lists(SIZES, max_size=4).map(tuple)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from savers import ZarrSaver
-from savers._codec_settings import preset
-from savers._rounding import rounded
+from savers._codecs._settings import preset
+from savers._values._rounding import rounded
 from savers.errors import InvalidInputError
 from tests.properties import EXAMPLES  # noqa: F401 -- sets how hard the property tests try
 

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as hnp
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 
-from savers._codec_settings import preset
-from savers._codecs import DirectChunks, ZarrChunks, chunk_codec
-from savers._shards import ShardChunks
+from savers._codecs._choice import DirectChunks, ZarrChunks, chunk_codec
+from savers._codecs._settings import preset
+from savers._codecs._shards import ShardChunks
 from tests.properties import EXAMPLES
 from tests.stores import without_warnings
 

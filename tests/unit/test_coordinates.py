@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tests.properties  # noqa: F401 -- sets how hard properties are tried
 from savers import CoordinateNotFoundError, InvalidInputError
-from savers._coordinates import Labels, coarsest_unit, find, stored_dtype, time_attributes
+from savers._values._coordinates import Labels, coarsest_unit, find, stored_dtype, time_attributes
 
 TICKS = {"D": 86400 * 10**9, "h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6,
          "us": 10**3, "ns": 1}  # fmt: skip

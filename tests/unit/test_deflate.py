@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from savers import _deflate
-from savers._deflate import DEFLATE, filtered_chunks
+from savers._codecs import _deflate
+from savers._codecs._deflate import DEFLATE, filtered_chunks
 from tests.properties import EXAMPLES
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16",

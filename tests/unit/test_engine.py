@@ -12,9 +12,9 @@ import pytest
 import zarr
 
 from savers import JobSpec, ZarrSaver
-from savers._chunk_codec import DirectChunks
-from savers._compressors import compressors_v3
-from savers._engine import GRAIN, Engine, Parcel, _Work
+from savers._codecs._codec import DirectChunks
+from savers._codecs._compressors import compressors_v3
+from savers._codecs._engine import GRAIN, Engine, Parcel, _Work
 
 MIB = 1 << 20
 BLOSC = {"name": "blosc", "configuration": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle",

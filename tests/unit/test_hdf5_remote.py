@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from savers import HDF5Saver, LedgerMismatchError, NetCDFSaver, StorageError, verify
-from savers._recover import recover
+from savers._maintenance._recover import recover
 from savers.errors import InvalidTypeError
 
 URL = "memory://hdf5-remote/runs/out.h5"

@@ -477,7 +477,7 @@ def test_too_little_room_is_told_before_the_file_is_built(tmp_path, monkeypatch)
     usage = (0, 0, 1000)
     with monkeypatch.context() as patched:
         found = type("Usage", (), {"free": usage[2]})()
-        patched.setattr("savers._single_file.shutil.disk_usage", lambda folder: found)
+        patched.setattr("savers._stores._single_file.shutil.disk_usage", lambda folder: found)
         with pytest.raises(StorageError, match="MB are needed"):
             saver.flush()
     assert not path.exists()

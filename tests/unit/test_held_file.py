@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from savers._held_file import HeldFile
+from savers._stores._held_file import HeldFile
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_an_error_of_any_write_is_held_until_the_handle_is_gone(descriptor, monk
         os.ftruncate(descriptor, 0)
         held = HeldFile(descriptor)
         with monkeypatch.context() as patched:
-            patched.setattr("savers._files.os.write", refused)
+            patched.setattr("savers._stores._files.os.write", refused)
             with h5py.File(held, "w") as file:
                 fill(file)
                 np.testing.assert_array_equal(file["x7"][:], np.full(1000, 7.0))

@@ -11,13 +11,13 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import savers._ledger
+import savers._ledger._ledger
 from savers import Failure, JobSpec, LedgerCorruptedError, ZarrSaver
-from savers._frames import HEADER, encode_frame, read_frames
-from savers._ledger import Home, Ledger, replay
-from savers._records import fold, snapshot
-from savers._state import PieceRef, State
-from savers._store import MappingStore
+from savers._ledger._frames import HEADER, encode_frame, read_frames
+from savers._ledger._ledger import Home, Ledger, replay
+from savers._ledger._records import fold, snapshot
+from savers._ledger._state import PieceRef, State
+from savers._stores._store import MappingStore
 from tests.properties import EXAMPLES
 from tests.stores import tree, unchanged
 
@@ -287,7 +287,7 @@ def test_a_ledger_of_a_newer_format_is_refused(tmp_path):
 
 
 def test_a_long_ledger_stays_as_small_as_its_state(tmp_path, monkeypatch):
-    monkeypatch.setattr(savers._ledger, "COMPACT_BYTES", 2000)
+    monkeypatch.setattr(savers._ledger._ledger, "COMPACT_BYTES", 2000)
     with ZarrSaver(tmp_path / "a", chunks=4) as saver:
         for number in range(100):
             saver.save(np.full((1, 8), number))
@@ -328,14 +328,14 @@ def test_a_failed_append_is_cut_off_before_the_next(tmp_path, monkeypatch):
     home = Home(tmp_path / "a.ledger", None)
     ledger = Ledger(home, "x", synced=False)
     ledger.begin("id")
-    real = savers._ledger.os.write
+    real = savers._ledger._ledger.os.write
 
     def half(descriptor, data):
         real(descriptor, bytes(data)[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(savers._ledger.os, "write", half)
+        patched.setattr(savers._ledger._ledger.os, "write", half)
         with pytest.raises(OSError, match=r"can't append to .*x@00000001.log.*free"):
             ledger.append({"kind": "settings", "settings": {"a": 1}})
     assert ledger.state.settings == {}

@@ -18,7 +18,7 @@ import pytest
 from crc32c import crc32c
 
 from savers import Failure, JobSpec, ZarrSaver
-from savers._state import ArrayLayout
+from savers._ledger._state import ArrayLayout
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/ledger-format.md").read_text()
@@ -205,7 +205,7 @@ def documented() -> set[str]:
 
 
 def test_every_kind_of_record_has_a_section():
-    code = "".join(path.read_text() for path in (ROOT / "savers").glob("_*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "savers").rglob("_*.py"))
     kinds = set(re.findall(r'"(\w+)": _fold', code))
     assert "commit" in kinds
     headings = " ".join(re.findall(r"^### .*$", PAGE, re.MULTILINE))

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 
-import savers._locks as locks
+import savers._ledger._locks as locks
 from savers import StoreInUseError
-from savers._locks import Lock, current_holder, is_dead, moment, read_holder
+from savers._ledger._locks import Lock, current_holder, is_dead, moment, read_holder
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def lock(tmp_path):
 
 def other_process():
     """The holder that another living process is; it ends with its standard input."""
-    code = ("import json, sys, dataclasses, savers._locks as l;"
+    code = ("import json, sys, dataclasses, savers._ledger._locks as l;"
             "print(json.dumps(dataclasses.asdict(l.current_holder())), flush=True);"
             "sys.stdin.read()")  # fmt: skip
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,

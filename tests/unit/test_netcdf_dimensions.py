@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from savers import InvalidInputError
-from savers._netcdf_dimensions import Axes, Dimension, dimensions
+from savers._netcdf._dimensions import Axes, Dimension, dimensions
 
 
 def test_labels_are_found():

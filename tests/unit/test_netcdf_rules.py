@@ -8,7 +8,7 @@ import pytest
 
 from savers import InvalidInputError
 from savers._format import NewArray
-from savers._netcdf_rules import (
+from savers._netcdf._rules import (
     attribute_value,
     check_name,
     check_names,

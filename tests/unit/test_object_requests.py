@@ -5,14 +5,14 @@ from __future__ import annotations
 import obstore
 import pytest
 
-from savers import _object_requests
-from savers._object_requests import Requests
+from savers._stores._bucket import _requests
+from savers._stores._bucket._requests import Requests
 from savers.errors import StorageError
 
 
 @pytest.mark.may_leak("files", reason="obstore's event loop lives as long as the process")
 def test_where_nobody_ever_answered_the_endpoint_is_doubted_soon(monkeypatch):
-    monkeypatch.setattr(_object_requests, "FIRST_BUDGET", 0.0)
+    monkeypatch.setattr(_requests, "FIRST_BUDGET", 0.0)
     nobody = obstore.store.S3Store(
         "bucket", endpoint="http://127.0.0.1:9", region="x", skip_signature=True,
         client_options={"allow_http": True}, retry_config={"max_retries": 0},

@@ -18,12 +18,12 @@ import pytest
 import zarr
 
 from savers import StorageError, StoreInUseError, ZarrSaver, open_dataset, verify
-from savers._location import locate
-from savers._locks import LEASE, current_holder
-from savers._object_requests import Gate
-from savers._object_store import ObjectStore
-from savers._recover import recover
-from savers._store import ChangedError
+from savers._ledger._locks import LEASE, current_holder
+from savers._maintenance._recover import recover
+from savers._stores._bucket._requests import Gate
+from savers._stores._bucket._store import ObjectStore
+from savers._stores._location import locate
+from savers._stores._store import ChangedError
 from tests.faultproxy import FAULTS, FaultProxy
 from tests.s3server import KEY, REGION, SECRET
 
@@ -192,7 +192,7 @@ def test_a_writer_that_was_taken_over_while_it_slept_can_not_commit(bucket, s3_s
     now = time.time()
     stale = replace(current_holder(), host="elsewhere", renewed=now - 2 * LEASE)
     obstore.put(raw, lock, json.dumps(asdict(stale)).encode())
-    from savers import _session
+    from savers._session import _session
 
     mine = dict(_session._sessions)
     _session._sessions.clear()  # as in another process

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tests.properties  # noqa: F401 -- sets how hard properties are tried
 from savers import InvalidInputError
-from savers._packing import Packing
+from savers._codecs._packing import Packing
 
 F4, F8 = np.dtype("f4"), np.dtype("f8")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from savers import CoordinateNotFoundError, InvalidInputError
-from savers._coordinates import Labels
-from savers._placement import Axes, cells_of, named_values, runs
+from savers._values._coordinates import Labels
+from savers._values._placement import Axes, cells_of, named_values, runs
 
 
 @pytest.mark.parametrize(

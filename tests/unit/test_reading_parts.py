@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import savers
-from savers import _reading_lazy
-from savers._reading_at_once import WaitsError, at_once
-from savers._reading_chunks import touched
+from savers._reading import _lazy
+from savers._reading._at_once import WaitsError, at_once
+from savers._reading._chunks import touched
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reading_stores
@@ -128,7 +128,7 @@ def test_errors_come_out_as_they_are():
 def test_objects_that_were_not_foreseen_are_asked_for_in_time(tmp_path, monkeypatch, kind):
     path = kind(tmp_path / "store.zarr")
     expected = savers.open_dataset(path).load()
-    monkeypatch.setattr(_reading_lazy, "touched", lambda *_, **__: [])
+    monkeypatch.setattr(_lazy, "touched", lambda *_, **__: [])
 
     async def loaded():
         return await (await savers.open_dataset_async(path)).load_async()

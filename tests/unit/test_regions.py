@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from savers import InvalidInputError
-from savers._regions import box, from_indices, pieces, rows
+from savers._values._regions import box, from_indices, pieces, rows
 from tests.properties import EXAMPLES
 
 SHAPES = st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple)

@@ -15,8 +15,8 @@ import zarr
 
 from savers import Failure, JobSpec, Saver, StoreInUseError, ZarrSaver
 from savers.__main__ import main
-from savers._inspect import inspect
-from savers._recover import recover
+from savers._maintenance._inspect import inspect
+from savers._maintenance._recover import recover
 
 ROOT = Path(__file__).parents[2]
 
@@ -318,8 +318,8 @@ def test_plan_refuses_nonsense(arguments, capsys):
 
 DIES = """
 import os, sys, numpy as np, savers
-from savers import _ledger
-from savers._chunk_store import ChunkStore
+from savers._ledger import _ledger
+from savers._session._chunk_store import ChunkStore
 
 mode, path = sys.argv[1:]
 die = lambda *given: os._exit(9)

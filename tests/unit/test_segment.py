@@ -7,7 +7,7 @@ import os
 import pytest
 
 from savers import StorageError
-from savers._segment import Segment
+from savers._stores._segment import Segment
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_refused_append_leaves_what_was_there(segment, monkeypatch):
             written(descriptor, [b"".join(parts)[:10]])
             raise OSError(28, "No space left on device")
 
-        patched.setattr("savers._files.os.writev", half)
+        patched.setattr("savers._stores._files.os.writev", half)
         with pytest.raises(StorageError, match="append to"):
             segment.put("b", [b"second"])
     segment.put("c", [b"third"])
@@ -112,7 +112,7 @@ def test_after_a_failed_fsync_everything_is_written_again(tmp_path, monkeypatch)
         def fails(descriptor):
             raise OSError(5, "Input/output error")
 
-        patched.setattr("savers._segment.os.fsync", fails)
+        patched.setattr("savers._stores._segment.os.fsync", fails)
         with pytest.raises(StorageError, match="sync"):
             segment.sync()
     before = segment.path.stat().st_ino

@@ -15,14 +15,8 @@ import pytest
 import xarray as xr
 import zarr
 
-from savers import (
-    InvalidInputError,
-    LedgerMismatchError,
-    StoreInUseError,
-    ZarrSaver,
-    _locks,
-    verify,
-)
+from savers import InvalidInputError, LedgerMismatchError, StoreInUseError, ZarrSaver, verify
+from savers._ledger import _locks
 from taskmanager import TaskManager
 
 LABELS = {"dims": ("t", "m", "x"), "coords": {"t": np.arange(2), "m": np.arange(3)}}
@@ -228,7 +222,7 @@ def test_an_unfinished_job_is_not_continued_on_another_layout(
 DIES_IN_RESTART = """
 import os, sys, numpy as np
 from savers import ZarrSaver
-from savers._publishing import Publisher
+from savers._session._publishing import Publisher
 from taskmanager import TaskManager
 path = sys.argv[1]
 saver = ZarrSaver(path)

@@ -21,8 +21,8 @@ from zarr.codecs import (
 from zarr.core.buffer import default_buffer_prototype
 
 from savers import ZarrSaver
-from savers._codecs import ZarrChunks, chunk_codec
-from savers._shards import ShardChunks
+from savers._codecs._choice import ZarrChunks, chunk_codec
+from savers._codecs._shards import ShardChunks
 from tests.properties import EXAMPLES  # noqa: F401 -- sets how hard the property tests try
 
 BUFFER = default_buffer_prototype().buffer

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from savers._staging import stage
+from savers._values._staging import stage
 from savers.errors import ClosedError, InvalidInputError, InvalidTypeError
 
 DTYPES = ["?", "i1", "u2", "i8", "f2", "f4", "f8", "c8", "c16", "M8[s]", "m8[h]", "S3", "U2", ">f4"]
@@ -119,7 +119,7 @@ def test_many_threads_stage_at_once():
 def test_torch_is_not_imported_for_arrays():
     program = """
 import sys, numpy
-from savers._staging import stage
+from savers._values._staging import stage
 stage(numpy.ones(3)).release()
 stage([1, 2]).release()
 assert "torch" not in sys.modules

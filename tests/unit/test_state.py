@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import tests.properties  # noqa: F401 -- sets how hard properties are tried
 from savers import ItemStatus
-from savers._records import fold
-from savers._state import ArrayLayout, State, fresh_array
+from savers._ledger._records import fold
+from savers._ledger._state import ArrayLayout, State, fresh_array
 
 OPEN, DONE, FAILED, SKIPPED = ItemStatus
 ROWS = ArrayLayout("x", "<f8", (0, 2), (4, 2))

@@ -11,10 +11,10 @@ import pytest
 import zarr
 
 from savers import InvalidInputError, StorageError, ZarrSaver, open_dataset
-from savers._location import locate
-from savers._names import check_array_name
-from savers._object_store import ObjectStore
-from savers._store import LocalStore, MappingStore
+from savers._stores._bucket._store import ObjectStore
+from savers._stores._location import locate
+from savers._stores._store import LocalStore, MappingStore
+from savers._values._names import check_array_name
 from savers.errors import InvalidTypeError
 from tests.stores import KINDS, UNGUARDED, Place, tree
 

@@ -15,8 +15,8 @@ import pytest
 import zarr
 
 from savers import JobSpec, NotFoundError, ZarrSaver
-from savers._recover import recover
-from savers._verify import examine, verify
+from savers._maintenance._recover import recover
+from savers._maintenance._verify import examine, verify
 from savers.errors import FormatError
 
 ROOT = Path(__file__).parents[2]
@@ -325,7 +325,7 @@ def test_a_ledger_whose_store_is_gone_says_so(store):
 DISCARD = """
 import os, sys, numpy as np, savers
 from savers import JobSpec
-from savers._zarr import ZarrFormat
+from savers._zarr._saver import ZarrFormat
 
 saver = savers.ZarrSaver(sys.argv[1], "a")
 jobs = saver.open_jobs()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from savers import StorageError
-from savers._handles import Submission
-from savers._write_queue import Sink, WriteQueue
+from savers._labelled._handles import Submission
+from savers._labelled._queue import Sink, WriteQueue
 
 LAYOUT = SimpleNamespace(
     name="t2m", generation=0, chunks=(4,), shape=(8,), values_dtype=np.dtype("f4")

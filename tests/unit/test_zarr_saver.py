@@ -26,7 +26,7 @@ from savers import (
     ZarrSaver,
     verify,
 )
-from savers._session import PATIENCE
+from savers._session._session import PATIENCE
 from tests.stores import KINDS, Place, consolidated_is_current, tree, unchanged, without_warnings
 
 ROWS = np.arange(12.0).reshape(4, 3)
@@ -516,7 +516,7 @@ KILLED_BEFORE_ITS_RECORD = """
     import os
     coords = {"time": [1, 2, 3], "z": [1.0, 2.0]}
     saver = ZarrSaver(sys.argv[1], "x", dims=("time", "z"), coords=coords, chunks=1)
-    from savers._ledger import Ledger
+    from savers._ledger._ledger import Ledger
     append = Ledger.append
     def fatal(self, record, *rest):
         if record["kind"] == "commit":

@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Transpos
 
 import savers
 from savers import InvalidInputError, StorageError, ZarrSaver, ZarrsSettings
-from savers._zarrs import ZarrsChunks
+from savers._codecs._zarrs import ZarrsChunks
 from tests.stores import chunk_files, tree, without_warnings
 
 pytest.importorskip("zarrs")

@@ -1,0 +1,552 @@
+"""Chunks go into the store in the background, in order for each chunk, within a budget of bytes.
+
+Threads of our own take the chunks: daemons that start with the first write, because standard
+executors refuse work once the interpreter begins to exit. A write is recorded when the last of its
+chunks is in the store; writes that end together share a record.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from savers._labelled._retries import tried
+from savers._labelled._slots import Coverage, Slot, padded
+from savers.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from savers._labelled._handles import Submission
+    from savers._ledger._state import ArrayLayout
+
+__all__ = ["Merge", "Sink", "Whole", "WriteQueue"]
+
+Index = tuple[int, ...]
+SlotId = tuple[str, int, Index]
+#: A part of a write: the slot, then either what makes the whole chunk, or where values go.
+Whole = tuple[Slot, "Callable[[], NDArray[Any]]"]
+Merge = tuple[Slot, tuple[slice, ...], "NDArray[Any]"]
+
+
+class Sink:
+    """What the queue needs of a store; see `savers._labelled._store`."""
+
+    def put(self, layout: ArrayLayout, index: Index, block: NDArray[Any]) -> list[Any]:
+        """Put a chunk; return what a record says of it."""
+        raise NotImplementedError
+
+    def record(self, chunks: Sequence[Any], writes: Sequence[Submission]) -> None:
+        """Make it true that these chunks and writes are in the store."""
+        raise NotImplementedError
+
+    def load(self, layout: ArrayLayout, index: Index) -> tuple[NDArray[Any], Coverage]:
+        """Claim a chunk, and return what the store has of it."""
+        raise NotImplementedError
+
+    def release(self, layout: ArrayLayout, index: Index) -> None:
+        """Let other writers have a chunk."""
+        raise NotImplementedError
+
+    def fill(self, layout: ArrayLayout) -> object:
+        """Return the value of cells that were never written."""
+        raise NotImplementedError
+
+    def weight(self, layout: ArrayLayout) -> int:
+        """Return how many times its bytes a chunk takes, encoded bytes included."""
+        raise NotImplementedError
+
+
+class WriteQueue:
+    """The chunks of one saver on their way. Safe to use from threads.
+
+    Parameters
+    ----------
+    sink : Sink
+    threads : int
+    limit : int
+        Bytes that may be held; a write that is larger goes alone.
+    keeps : bool
+        True: blocks that are in the store but not whole stay in memory while there is room.
+    """
+
+    def __init__(self, sink: Sink, threads: int, limit: int, *, keeps: bool) -> None:
+        self.sink = sink
+        self.limit = limit
+        self.keeps = keeps
+        self.pid = os.getpid()
+        self.held = 0
+        self.peak = 0
+        self.kept = 0  # of writes that failed
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)
+        self._change = threading.Condition(self._lock)
+        self._recording = threading.Lock()
+        self._slots: dict[SlotId, Slot] = {}
+        self._queue: deque[Slot] = deque()
+        self._open: dict[int, Submission] = {}
+        self._chunks: list[Any] = []  # put, and not yet recorded
+        self._whole: dict[SlotId, Slot] = {}  # done with, for others once their record stands
+        self._ready: list[Submission] = []
+        self._unrecorded: list[Submission] = []
+        self._unreported: list[StorageError] = []
+        self._threads: list[threading.Thread] = []
+        self._count = threads
+        self._waiting = 0
+
+    # -- submitting --------------------------------------------------------------------------------
+
+    def slot(self, layout: ArrayLayout, index: Index) -> Slot:
+        """Return the slot of a chunk, pinned for a call that is about to use it."""
+        key = (layout.name, layout.generation, index)
+        with self._lock:
+            slot = self._slots.get(key)
+            if slot is None:
+                slot = self._slots[key] = Slot(layout, index)
+            slot.layout = layout
+            slot.pins += 1
+            return slot
+
+    def unpin(self, slots: Iterable[Slot]) -> None:
+        """End the use of slots."""
+        with self._lock:
+            for slot in slots:
+                slot.pins -= 1
+                self._rest(slot)
+
+    def prepare(self, slot: Slot) -> None:
+        """Have the values of a pinned slot at hand, so that others can be merged into them."""
+        with slot.opening:
+            with self._lock:
+                if slot.has_values:
+                    return
+            self._record()  # what was put a moment ago is found by its record
+            with self._lock:
+                unrecorded = [(layout.name, tuple(entry[0])) for layout, entry in self._chunks]
+                if (slot.layout.name, slot.index) in unrecorded:
+                    message = f"writes of {slot.layout.name!r} could not be recorded; flush() first"
+                    raise StorageError(errno.EIO, message)
+            block, coverage = self.sink.load(slot.layout, slot.index)
+            with self._lock:
+                if not slot.has_values:
+                    slot.load(block, coverage)
+                    self._weigh(slot)
+
+    def make_room(
+        self, size: int, merged: Sequence[tuple[ArrayLayout, Index]], *, wait: bool, deadline: float
+    ) -> int:
+        """Reserve bytes for a write; return those for the chunks that it opens.
+
+        Parameters
+        ----------
+        size : int
+            Bytes of the write itself.
+        merged : sequence
+            Chunks that it has a part of.
+        wait : bool
+            False: raise at once.
+        deadline : float
+            By the monotonic clock.
+
+        Raises
+        ------
+        StorageError
+            There is no room, or writes that failed fill it.
+        """
+        with self._lock:
+            while True:
+                opened = sum(self._opened(layout, index) for layout, index in merged)
+                need = size + opened
+                if not self.held or self.held + need <= self.limit:
+                    self._hold(need)
+                    return opened
+                if self._evict():
+                    continue
+                if self.kept >= self.limit or not wait or time.monotonic() >= deadline:
+                    raise self._full(need)
+                self._change.wait(max(0.0, min(1.0, deadline - time.monotonic())))
+
+    def _opened(self, layout: ArrayLayout, index: Index) -> int:
+        """Return the bytes that the block of a chunk takes, 0 where it is there."""
+        slot = self._slots.get((layout.name, layout.generation, index))
+        if slot is not None and slot.block is not None:
+            return 0
+        cells = math.prod(layout.chunks)
+        return cells * layout.values_dtype.itemsize * self.sink.weight(layout)
+
+    def free(self, size: int) -> None:
+        """Give back reserved bytes."""
+        with self._lock:
+            self._hold(-size)
+
+    def _full(self, size: int) -> StorageError:
+        message = (
+            f"no room for a write of {size} bytes: {self.held} of max_inflight_bytes="
+            f"{self.limit} are held by writes that are not durable yet"
+        )
+        if self.kept:
+            message += f", {self.kept} bytes more by writes that failed; flush() tries them again"
+        return StorageError(errno.EAGAIN, message)
+
+    def _hold(self, size: int) -> None:
+        self.held += size
+        self.peak = max(self.peak, self.held)
+        if size < 0:
+            self._change.notify_all()
+
+    def _weigh(self, slot: Slot) -> None:
+        """Count the blocks of a slot anew."""
+        size = 0
+        if slot.block is not None:
+            copies = 1 + (slot.lent is not None and slot.lent is not slot.block)
+            size = slot.block.nbytes * self.sink.weight(slot.layout) * copies
+            size += slot.coverage.nbytes if slot.coverage is not None else 0
+        kept = size if slot.failed else 0
+        self.kept += kept - slot.kept
+        self._hold(size - kept - slot.size)
+        slot.size, slot.kept = size - kept, kept
+
+    def _evict(self) -> bool:
+        """Let go of a block that nobody works on, or send one out that is not whole yet."""
+        for slot in list(self._slots.values()):
+            if slot.idle and slot.block is not None and not slot.failed:
+                if slot.waiting:
+                    self._enqueue(slot)
+                    return False
+                slot.block = slot.coverage = None
+                self._weigh(slot)
+                self._tidy(slot)
+                return True
+        return False
+
+    def submit(
+        self, submission: Submission, wholes: Sequence[Whole], merges: Sequence[Merge], *, now: bool
+    ) -> None:
+        """Take the parts of a write, all at once: the last one submitted wins in every chunk.
+
+        Parameters
+        ----------
+        submission : Submission
+            Room for its `size` was made.
+        wholes, merges : sequence
+            Their slots are pinned, those of `merges` prepared; the pins end with this call.
+        now : bool
+            True: put chunks that are not whole, too.
+        """
+        with self._lock:
+            while any(slot.busy and slot.lent is None for slot, _, _ in merges):
+                self._change.wait()  # before anything is taken: a flush sees all of it or nothing
+            submission.left = len({id(part[0]) for part in (*wholes, *merges)})
+            self._open[id(submission)] = submission
+            for slot, make in wholes:
+                slot.replace(make)
+                self._weigh(slot)
+                self._take(slot, submission)
+            for slot, inside, values in merges:
+                slot.merge(inside, values, self.sink.fill(slot.layout))
+                self._weigh(slot)
+                self._take(slot, submission)
+                slot.urgent = slot.urgent or now or slot.complete
+                submission.resting |= not slot.urgent
+            slots = [*(part[0] for part in wholes), *(part[0] for part in merges)]
+            for slot in slots:
+                if slot.urgent:
+                    self._enqueue(slot)
+            if not submission.left:  # a write of no values
+                self._ready.append(submission)
+            self.unpin(slots)  # before a thread gets to them
+        if not submission.left:
+            self._record()
+
+    def _take(self, slot: Slot, submission: Submission) -> None:
+        superseded, slot.failed = slot.failed, []
+        for one in (*superseded, submission):
+            if one not in slot.waiting:
+                slot.waiting.append(one)
+                one.flying += 1
+        for one in superseded:  # its values are replaced or go along
+            self._revive(one)
+
+    def _enqueue(self, slot: Slot) -> None:
+        slot.urgent = True
+        if not (slot.queued or slot.busy):
+            slot.queued = True
+            self._queue.append(slot)
+            if self._waiting:
+                self._waiting -= 1
+                self._work.notify()
+            elif len(self._threads) < self._count:
+                self._start()
+
+    # -- threads -----------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        name = f"savers-write-{len(self._threads)}"
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._queue:
+                    if threading.current_thread() not in self._threads:
+                        return
+                    self._waiting += 1
+                    self._work.wait()
+                slot = self._queue.popleft()
+                writes, slot.waiting = slot.waiting, []
+                take = slot.take()
+            self._put(slot, take, writes)
+            del slot, take, writes
+
+    def _put(self, slot: Slot, take: Callable[[], NDArray[Any]], writes: list[Submission]) -> None:
+        block: NDArray[Any] | None = None
+        try:
+            block = padded(slot.layout, take(), self.sink.fill(slot.layout))
+            with self._lock:
+                slot.lent = block
+                self._change.notify_all()
+            layout, index = slot.layout, slot.index
+            entry, _ = tried(lambda: self.sink.put(layout, index, block))
+        except Exception as error:  # noqa: BLE001 -- reported at the handle, and by flush
+            self._could_not(slot, take, block, writes, error)
+        else:
+            self._did(slot, block, writes, entry)
+
+    def _did(
+        self, slot: Slot, block: NDArray[Any], writes: list[Submission], entry: list[Any]
+    ) -> None:
+        with self._lock:
+            self._chunks.append((slot.layout, entry))
+            for one in writes:
+                one.left -= 1
+                one.flying -= 1
+                if not one.left:
+                    self._ready.append(one)
+            ready = bool(self._ready)
+            self._end(slot)
+            if slot.pins and not slot.has_values:  # somebody is about to merge values into these
+                slot.keep(block)
+            self._rest(slot)
+        if ready:
+            self._record()
+
+    def _rest(self, slot: Slot) -> None:
+        """Let go of values that are in the store, and of the chunk once it is whole there."""
+        whole = slot.complete
+        clean = slot.idle and not (slot.waiting or slot.failed)
+        if clean and (whole or not self.keeps):
+            slot.clear()
+        self._weigh(slot)
+        if self._tidy(slot) and whole:
+            self._whole[slot.layout.name, slot.layout.generation, slot.index] = slot
+            if not self._chunks:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Let other writers have chunks that are whole, and found by their records."""
+        unrecorded = {(layout.name, tuple(entry[0])) for layout, entry in self._chunks}
+        for key, slot in list(self._whole.items()):
+            if (slot.layout.name, slot.index) not in unrecorded:
+                del self._whole[key]
+                if key not in self._slots:  # not in use again
+                    self.sink.release(slot.layout, slot.index)
+
+    def _end(self, slot: Slot) -> None:
+        """A thread is done with a slot; what came meanwhile goes out next."""
+        slot.busy, slot.lent = False, None
+        if slot.urgent:
+            self._enqueue(slot)
+        self._change.notify_all()
+
+    def _could_not(
+        self,
+        slot: Slot,
+        take: Callable[[], NDArray[Any]],
+        block: NDArray[Any] | None,
+        writes: list[Submission],
+        error: Exception,
+    ) -> None:
+        with self._lock:
+            if slot.waiting:  # newer values are on their way to the same chunk: they go along
+                again = [one for one in writes if one not in slot.waiting]
+                slot.waiting[:0], writes = again, []
+            for one in writes:
+                one.flying -= 1
+            slot.failed += [one for one in writes if one not in slot.failed]
+            slot.give_back(take if block is None else lambda: block)
+            self._end(slot)
+            self._weigh(slot)
+            for one in writes:
+                self._fail(one, error, slot.layout.name)
+
+    def _fail(self, one: Submission, error: Exception, array: str | None) -> None:
+        failure = failed(one, error, array)
+        one.errors.append(failure)
+        if not one.settled:
+            one.settled = True
+            self._unreported.append(failure)
+            self._hold(-one.size)
+            self.kept += one.size
+            if not one.future.done():
+                one.future.set_exception(failure)
+        self._change.notify_all()
+
+    def _revive(self, one: Submission) -> None:
+        """Count a write that failed as on its way again."""
+        if one.settled and one.errors:
+            one.settled = False
+            one.errors.clear()
+            self.kept -= one.size
+            self._hold(one.size)
+
+    def _tidy(self, slot: Slot) -> bool:
+        """Forget a slot that holds nothing; True where that was so."""
+        if not slot.idle or slot.has_values or slot.waiting or slot.failed:
+            return False
+        self._slots.pop((slot.layout.name, slot.layout.generation, slot.index), None)
+        return True
+
+    # -- records -----------------------------------------------------------------------------------
+
+    def _record(self) -> None:
+        """Record what is ready. Whoever comes while another one records finds it done."""
+        with self._recording:
+            with self._lock:
+                ready, self._ready = self._ready, []
+                chunks = list(self._chunks)
+            if not (ready or chunks):
+                return
+            try:
+                tried(lambda: self.sink.record(chunks, ready))
+            except Exception as error:  # noqa: BLE001 -- reported at the handles, and by flush
+                with self._lock:
+                    self._unrecorded += ready
+                    for one in ready:
+                        self._fail(one, error, None)
+                return
+            with self._lock:
+                del self._chunks[: len(chunks)]
+                self._let_go()
+        self._settle(ready)
+
+    def _settle(self, ready: list[Submission]) -> None:
+        for one in ready:
+            one.release()
+        with self._lock:
+            for one in ready:
+                one.settled = True
+                self._open.pop(id(one), None)
+                self._hold(-one.size)
+            self._change.notify_all()
+        for one in ready:
+            if not one.future.done():
+                one.future.set_result(None)
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    def flush(self, timeout: float, *, again: bool = True) -> list[StorageError]:
+        """Put everything that was submitted; return the failures that nobody was told of yet.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds; what is not durable by then counts as failed, and goes on.
+        again : bool
+            True: try writes that failed, and were reported, once more.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            mine = list(self._open.values())
+            told = [slot for slot in self._slots.values() if again and self._was_told(slot)]
+            for slot in told:
+                self._retry(slot)
+            for slot in self._slots.values():
+                if slot.waiting:
+                    self._enqueue(slot)
+            if again and not self._unreported:
+                self._ready += self._unrecorded
+                for one in self._unrecorded:
+                    self._revive(one)
+                self._unrecorded = []
+        self._record()
+        with self._lock:
+            while late := [one for one in mine if one.flying or not one.settled]:
+                if time.monotonic() >= deadline:
+                    break
+                self._change.wait(max(0.0, min(1.0, deadline - time.monotonic())))
+            found, self._unreported = self._unreported, []
+        too_late = TimeoutError(f"not durable after {timeout:g} s")
+        return [*found, *(failed(one, too_late, None) for one in late)]
+
+    def _was_told(self, slot: Slot) -> bool:
+        """Return whether all failures of a slot were reported."""
+        errors = [error for one in slot.failed for error in one.errors]
+        return bool(slot.failed) and not any(error in self._unreported for error in errors)
+
+    def _retry(self, slot: Slot) -> None:
+        slot.waiting[:0] = slot.failed
+        again, slot.failed = slot.failed, []
+        for one in again:
+            one.flying += 1
+            self._revive(one)
+        self._enqueue(slot)
+
+    def hurry(self, one: Submission) -> None:
+        """Put the chunks of a write that somebody waits for, whole or not."""
+        with self._lock:
+            for slot in self._slots.values() if one.resting and one.flying else ():
+                if one in slot.waiting:
+                    self._enqueue(slot)
+
+    def forget(self, one: Submission) -> None:
+        """Let go of a write whose failure its caller was told of, with its data."""
+        with self._lock:
+            self._unreported = [error for error in self._unreported if error not in one.errors]
+            self._unrecorded = [other for other in self._unrecorded if other is not one]
+            unread = not one.flying
+            for slot in list(self._slots.values()):
+                if one in slot.failed:
+                    slot.failed.remove(one)
+                    if slot.pins:  # somebody is about to merge into these values
+                        unread = False
+                    elif not (slot.failed or slot.waiting or slot.busy):
+                        slot.clear()
+                    self._weigh(slot)
+                    self._tidy(slot)
+            if self._open.pop(id(one), None) is not None and one.settled:
+                self.kept -= one.size
+        if unread:  # else a thread still reads its memory, which goes with the last reader
+            one.release()
+
+    def unsaved(self) -> list[str]:
+        """Return in words what is not durable."""
+        with self._lock:
+            return [one.describe() for one in self._open.values()]
+
+    def stop(self) -> None:
+        """End the threads. The next write starts new ones."""
+        with self._lock:
+            threads, self._threads, self._waiting = self._threads, [], 0
+            self._work.notify_all()
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+
+def failed(one: Submission, error: BaseException, array: str | None) -> StorageError:
+    """Return the failure of a write, which names array, labels and attempts."""
+    attempts = getattr(error, "attempts", 1)
+    times = f"{attempts} attempts" if attempts > 1 else "1 attempt"
+    message = f"can't save {one.describe(array)} ({times}): {error}"
+    failure = StorageError(getattr(error, "errno", None) or errno.EIO, message)
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,428 @@
+"""The ledger: an append-only stream of records that is the truth about what is saved.
+
+One stream belongs to one dataset, and only the holder of its lock appends to it. Opening replays
+the newest stream and goes on in a new one that begins with a snapshot, so a ledger stays as small
+as its state and a writer that lost its lock appends to a stream nobody reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import uuid
+import zlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from savers._ledger._frames import Frame, encode_frame, raw_offset, read_frames
+from savers._ledger._object_stream import ObjectStream, load_stream, seal_stream
+from savers._ledger._records import fold, snapshot
+from savers._ledger._state import PieceRef, State
+from savers._stores._files import make_side_folder, storage_errors, sync_folder, write_all
+from savers.errors import LedgerCorruptedError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from savers._stores._store import KeyStore
+
+__all__ = ["FORMAT", "FileStream", "Ledger", "replay"]
+
+#: Version of the ledger format; raised when an older reader would misread a newer ledger.
+FORMAT = 1
+#: A stream is compacted once it has grown by this many bytes beyond four times its snapshot.
+COMPACT_BYTES = 16 << 20
+#: Streams of former writers of which the seal is kept, so that no late append of theirs succeeds.
+MOST_SEALS = 100
+#: The same when it is closed: what is left lying is small, or mostly true.
+TIDY_BYTES = 1 << 20
+
+
+def stream_prefix(dataset: str) -> str:
+    """Return how the names of a dataset's streams begin."""
+    return quote(dataset, safe="") + "@"
+
+
+class FileStream:
+    """Records in a local file, one write each.
+
+    Parameters
+    ----------
+    path : Path
+    synced : bool
+        True: a record is fsynced before `append` returns.
+    """
+
+    def __init__(self, path: Path, *, synced: bool) -> None:
+        self.path = path
+        self.synced = synced
+        self.size = 0
+        self.damaged = False
+        self._descriptor = -1
+
+    @property
+    def full(self) -> bool:
+        """A file takes any number of records."""
+        return False
+
+    def create(self, frames: Sequence[bytes]) -> None:
+        """Begin the stream with `frames`; it appears whole or not at all."""
+        aside = self.path.with_name(self.path.name + ".new")
+        with storage_errors("write", self.path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(aside, flags | os.O_APPEND, 0o600)
+            try:
+                write_all(descriptor, b"".join(frames))
+                if self.synced:
+                    os.fsync(descriptor)
+                os.replace(aside, self.path)
+                self._sync_folders()
+            except BaseException:
+                os.close(descriptor)
+                raise
+        self.size = sum(map(len, frames))
+        self._descriptor = descriptor
+
+    def _sync_folders(self) -> None:
+        if self.synced:
+            sync_folder(self.path.parent)
+            sync_folder(self.path.parent.parent)
+
+    def append(self, frame: bytes) -> int:
+        """Append one frame whole or not at all; return where it begins."""
+        begin = self.size
+        with storage_errors("append to", self.path):
+            if self.damaged:
+                self._cut()
+            try:
+                written = os.write(self._descriptor, frame)
+                if written < len(frame):
+                    write_all(self._descriptor, memoryview(frame)[written:])
+            except BaseException:
+                self.damaged = True
+                with contextlib.suppress(OSError):
+                    self._cut()
+                raise
+            self._sync()
+        self.size += len(frame)
+        return begin
+
+    def _cut(self) -> None:
+        os.ftruncate(self._descriptor, self.size)
+        self.damaged = False
+
+    def _sync(self) -> None:
+        """After a failed fsync the pages may be gone for good: the stream must be written anew."""
+        if not self.synced:
+            return
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._cut()
+            message = f"can't sync {self.path}: {error.strerror}; it will be written anew"
+            raise StreamLostError(error.errno, message) from error
+
+    def read(self, at: int, size: int) -> bytes:
+        """Return bytes of the stream."""
+        with storage_errors("read", self.path):
+            data = os.pread(self._descriptor, size, at)
+        if len(data) != size:
+            message = f"can't read {size} bytes at {at} of {self.path}: it ends before"
+            raise StorageError(errno.EIO, message)
+        return data
+
+    def remove(self) -> None:
+        """Remove the stream, whose place another one took."""
+        with contextlib.suppress(OSError):  # left there, the next opening removes it
+            self.path.unlink()
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class StreamLostError(StorageError):
+    """The stream may have lost what was appended last; it must be written anew."""
+
+
+# -- a folder of streams ---------------------------------------------------------------------------
+
+
+class Home:
+    """Where the streams of a store's ledger lie: a local folder, or a prefix of a mapping."""
+
+    def __init__(self, folder: Path | None, store: KeyStore | None, prefix: str = "") -> None:
+        self.folder = folder
+        self.store = store
+        self.prefix = prefix
+        self._loaded: dict[str, int] = {}
+
+    def streams(self, dataset: str) -> list[str]:
+        """Return the names of a dataset's streams, oldest first."""
+        start = stream_prefix(dataset)
+        return sorted(name for name in self._names() if name.startswith(start))
+
+    def datasets(self) -> list[str]:
+        """Return the datasets that have a stream."""
+        return sorted({unquote(name.rpartition("@")[0]) for name in self._names() if "@" in name})
+
+    def _names(self) -> list[str]:
+        if self.folder is not None:
+            if not self.folder.is_dir():
+                return []
+            found = os.listdir(self.folder)
+            return [n.removesuffix(".log") for n in found if n.endswith(".log")]
+        keys = self._store().list(self.prefix)
+        names = {k[len(self.prefix) :].partition("/")[0] for k in keys}
+        return sorted(name for name in names if "@" in name)
+
+    def _store(self) -> KeyStore:
+        if self.store is None:
+            message = "a ledger needs a folder or a store"
+            raise LedgerCorruptedError(message)
+        return self.store
+
+    def stream(self, name: str, *, synced: bool) -> FileStream | ObjectStream:
+        """Return a stream that is not yet there."""
+        if self.folder is not None:
+            return FileStream(self.folder / f"{name}.log", synced=synced)
+        return ObjectStream(self._store(), self.prefix + name)
+
+    def load(self, name: str) -> memoryview | None:
+        """Return the bytes of a stream, None where there is none."""
+        if self.folder is not None:
+            return _mapped(self.folder / f"{name}.log")
+        objects = load_stream(self._store(), self.prefix + name)
+        self._loaded[name] = len(objects or ())
+        return None if objects is None else memoryview(b"".join(objects))
+
+    def seal(self, name: str) -> bool:
+        """Keep the writer of a stream from appending; False where it did so since the `load`.
+
+        A file needs no seal: its writer is on this host, or finds its lease gone.
+        """
+        if self.folder is not None or name not in self._loaded or not self._store().exclusive:
+            return True
+        return seal_stream(self._store(), self.prefix + name, self._loaded[name])
+
+    def set_aside(self, name: str) -> str:
+        """Take a stream out of use without losing it; return where it went."""
+        if self.folder is not None:
+            aside = self.folder / f"{name}.aside-{uuid.uuid4().hex[:8]}"
+            with storage_errors("set aside", self.folder / f"{name}.log"):
+                os.replace(self.folder / f"{name}.log", aside)
+            return str(aside)
+        store, prefix = self._store(), f"{self.prefix}aside-{uuid.uuid4().hex[:8]}/"
+        store.put(prefix + name, bytes(self.load(name) or b""))
+        self.remove(name)
+        return prefix + name
+
+    def remove(self, name: str, *, sealed: bool = False) -> None:
+        """Remove a stream; with `sealed` its writer still can't append to it."""
+        if self.folder is not None:
+            with contextlib.suppress(OSError):  # left there, the next opening removes it
+                (self.folder / f"{name}.log").unlink()
+            return
+        store = self._store()
+        keys = sorted(store.list(f"{self.prefix}{name}/"))
+        store.delete_all(keys[:-1] if sealed and store.exclusive else keys)
+
+
+def _mapped(path: Path) -> memoryview | None:
+    with storage_errors("read", path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            size = os.fstat(descriptor).st_size
+            if not size:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+        finally:
+            os.close(descriptor)
+
+
+def replay(home: Home, dataset: str) -> tuple[State, str]:
+    """Return the state of a dataset and the name of its stream ("" where it has none).
+
+    Raises
+    ------
+    LedgerCorruptedError
+        A record before the last one is damaged, or the format is newer than this program.
+    """
+    return _replay(home, dataset)[:2]
+
+
+def _replay(home: Home, dataset: str) -> tuple[State, str, memoryview | None]:
+    names, data = home.streams(dataset), None
+    while names and data is None:
+        data = home.load(names[-1])
+        if data is None:  # its owner went on in a new stream at this moment
+            names = home.streams(dataset)
+    if data is None:
+        return State(), "", None
+    state = State()
+    for frame in read_frames(data, names[-1]):
+        _fold(state, frame, names[-1])
+    return state, names[-1], data
+
+
+#: What folding a record that says nonsense raises.
+_NONSENSE = (KeyError, ValueError, TypeError, IndexError, OverflowError, AttributeError, zlib.error)
+
+
+def _fold(state: State, frame: Frame, name: str) -> None:
+    """A record whose checksum is right may still come from a broken or hostile program."""
+    try:
+        _check_format(frame.record, name)
+        fold(state, frame.record, frame.raw, frame.raw_at)
+    except _NONSENSE as error:
+        at = frame.raw_at + len(frame.raw)
+        message = f"ledger {name} holds a record before byte {at} that makes no sense: {error!r}"
+        raise LedgerCorruptedError(message) from error
+
+
+def _check_format(record: dict[str, Any], name: str) -> None:
+    if record["kind"] == "header" and record["format"] > FORMAT:
+        message = f"ledger {name} has format {record['format']}, this program reads up to {FORMAT}"
+        raise LedgerCorruptedError(message)
+
+
+class Ledger:
+    """The open ledger of a dataset: its state, and the stream that new records go to.
+
+    Parameters
+    ----------
+    home : Home
+    dataset : str
+    synced : bool
+        True: records are fsynced (``durability="power"``).
+    """
+
+    def __init__(self, home: Home, dataset: str, *, synced: bool) -> None:
+        self.home = home
+        self.dataset = dataset
+        self.synced = synced
+        self.state, self._old, self._read_old = _replay(home, dataset)
+        self._stream: FileStream | ObjectStream | None = None
+        self._snapshot = 0  # bytes of the stream when it began
+        self._compact_at = 0
+        self._lost = False
+
+    @property
+    def existed(self) -> bool:
+        """True when there was a ledger before this one was opened."""
+        return bool(self._old)
+
+    def set_aside(self) -> str:
+        """Take the streams out of use; return where the newest one went."""
+        where = ""
+        for name in self.home.streams(self.dataset):
+            where = self.home.set_aside(name)
+        return where
+
+    def begin(self, store_id: str | None = None) -> None:
+        """Start the stream that this writer appends to, with a snapshot of the state."""
+        while self._old and not self.home.seal(self._old):  # the last writer is still at it
+            self.state, self._old, self._read_old = _replay(self.home, self.dataset)
+        self.state.store_id = store_id or self.state.store_id or uuid.uuid4().hex
+        self._compact()
+
+    def _compact(self) -> None:
+        epoch = int(self._old.rpartition("@")[2] or "0") + 1 if self._old else 1
+        name = f"{stream_prefix(self.dataset)}{epoch:08d}"
+        header = {"kind": "header", "format": FORMAT, "store": self.state.store_id,
+                  "dataset": self.dataset}  # fmt: skip
+        records = [(header, []), *snapshot(self.state, self.read)]
+        stream = self.home.stream(name, synced=self.synced)
+        frames = [encode_frame(record, raw) for record, raw in records]
+        if self.home.folder is not None:
+            make_side_folder(self.home.folder)
+        stream.create(frames)
+        self._replace_stream(stream, name, frames)
+        self._lost = False
+
+    def _replace_stream(
+        self, stream: FileStream | ObjectStream, name: str, frames: list[bytes]
+    ) -> None:
+        """Go on in the new stream; pieces are from now on read from it."""
+        self._old = name
+        before, self._stream, self._read_old = self._stream, stream, None
+        fresh = State()
+        for frame in read_frames(memoryview(b"".join(frames)), name):
+            if frame.record["kind"] in ("array", "header"):
+                fold(fresh, frame.record, frame.raw, frame.raw_at)
+        for mine, theirs in (
+            (self.state.arrays, fresh.arrays),
+            (self.state.pending, fresh.pending),
+        ):
+            for key, array in mine.items():
+                array.loose = theirs[key].loose
+        self._snapshot = stream.size
+        self._compact_at = 4 * stream.size + COMPACT_BYTES
+        if before is not None:
+            before.remove()
+            before.close()
+            return
+        others = [old for old in self.home.streams(self.dataset) if old != name]
+        for number, old in enumerate(reversed(others)):
+            self.home.remove(old, sealed=number < MOST_SEALS)
+
+    def append(self, record: dict[str, Any], raw: Sequence[bytes] = ()) -> None:
+        """Append a record and fold it into the state: from here on it is true.
+
+        Raises
+        ------
+        StorageError
+            It could not be written (or synced); the ledger is as before.
+        """
+        if self._lost:
+            self._compact()
+        stream = self._open_stream()
+        frame = encode_frame(record, raw)
+        try:
+            begin = stream.append(frame)
+        except StreamLostError:
+            self._lost = True
+            raise
+        raw_at = raw_offset(frame)
+        fold(self.state, record, memoryview(frame)[raw_at:-1], begin + raw_at)
+        if stream.full or stream.size > self._compact_at:
+            self._compact_at += COMPACT_BYTES  # tried again later where there is no room now
+            with contextlib.suppress(StorageError):
+                self._compact()
+
+    def _open_stream(self) -> FileStream | ObjectStream:
+        if self._stream is None:
+            message = f"the ledger of {self.dataset!r} is not open for writing"
+            raise StorageError(errno.EBADF, message)
+        return self._stream
+
+    def read(self, piece: PieceRef) -> bytes:
+        """Return the bytes of a piece."""
+        if self._stream is None and self._read_old is not None:
+            return bytes(self._read_old[piece.at : piece.at + piece.size])
+        return self._open_stream().read(piece.at, piece.size)
+
+    def tidy(self) -> None:
+        """Before closing: leave a stream behind that is not much larger than what it says.
+
+        In a bucket, where each old record costs a request, that is left to the next opening.
+        """
+        stream = self._stream
+        if isinstance(stream, FileStream) and stream.size > 4 * self._snapshot + TIDY_BYTES:
+            with contextlib.suppress(StorageError):  # no room: the longer stream is as true
+                self._compact()
+
+    def close(self) -> None:
+        """Close the stream. Idempotent."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None

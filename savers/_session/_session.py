@@ -1,0 +1,513 @@
+"""The one owner of a dataset in this process: stage, commit, publish, recover.
+
+All savers of a process that name the same dataset share one session, so no chunk has two writers.
+A commit is three steps: chunks that are whole go to the store (aside, where readers would see
+them), one record says so and carries the rest, and only then are staged chunks renamed.
+Publishing follows about a second later: it puts chunks that are not yet whole into the store and
+tells readers the new shape.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib
+import math
+import os
+import threading
+import time
+import uuid
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from savers._ledger._ledger import Home, Ledger, replay
+from savers._ledger._locks import Lock, moment
+from savers._ledger._object_lock import ObjectLock
+from savers._session._chunk_store import ChunkStore
+from savers._session._commit import CommitPlan
+from savers._session._open_chunks import OpenChunks
+from savers._session._publishing import Publisher, patiently, refuse_changed
+from savers._stores._bucket._store import ObjectStore
+from savers._stores._location import ledger_folder
+from savers._values._regions import pieces
+from savers.errors import ClosedError, StorageError, StoreInUseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from savers._format import Format
+    from savers._ledger._state import ArrayLayout, ArrayState, PieceRef, State
+    from savers._session._chunk_store import ChunkId
+    from savers._session._commit import Box, Write
+    from savers._stores._location import Location
+    from savers._values._regions import Region
+
+__all__ = ["Session", "close_all_before", "leave", "session_for"]
+
+#: Seconds between a commit and its publication; longer where publishing takes over 5 % of it.
+PUBLISH_AFTER = 1.0
+#: Seconds to wait for another process to let go of the dataset.
+PATIENCE = 1.0
+#: The same for updates, which take turns.
+UPDATE_PATIENCE = 60.0
+
+#: What publishing in the background leaves to the next commit, flush or close, which will tell.
+LATER = (StorageError, StoreInUseError)
+
+Index = tuple[int, ...]
+
+
+class Session:
+    """The open dataset: its lock, its ledger, its chunks in memory. Safe to use from threads."""
+
+    def __init__(self, location: Location, dataset: str, fmt: Format, *, synced: bool) -> None:
+        self.location = location
+        self.dataset = dataset
+        self.format = fmt
+        self.store = fmt.open_store(location, dataset)
+        self.synced = synced
+        self.mutex = threading.RLock()
+        self.users = 0
+        self.pid = os.getpid()
+        self.attrs: dict[str, Any] = {}
+        self.job_active = False
+        #: True while only updates use it: then it is let go when another process wants it.
+        self.yielding = True
+        self.folder = None if location.path is None else ledger_folder(location.path)
+        self.chunks = ChunkStore(location, self.store, fmt, dataset)
+        self._lock = self._make_lock()
+        self._ledger: Ledger | None = None
+        self._created = False
+        self.open_chunks = OpenChunks()
+        self._recent: tuple[Any, NDArray[Any]] | None = None
+        self._dirty = False
+        self._timer: threading.Timer | None = None
+        self._last_publish = float("-inf")
+        self._publish_cost = 0.0
+
+    def _make_lock(self) -> Lock | ObjectLock | None:
+        name = f"{quote(self.dataset, safe='')}.lock"
+        subject = f"{self.dataset!r} in {self.location.name}"
+        if self.folder is not None:
+            return Lock(self.folder / name, subject)
+        keys, prefix = self.location.ledger(self.dataset)
+        if not isinstance(keys, ObjectStore):
+            return None
+        lock = ObjectLock(keys.beside(keys.prefix + prefix), name, subject)
+        if isinstance(self.store, ObjectStore):
+            self.store.keep_aside(f"{keys.prefix}{prefix}staged/", lock.assert_held)
+        return lock
+
+    # -- opening -----------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """True while this process holds the dataset."""
+        return self._ledger is not None
+
+    def peek(self) -> State:
+        """Return the state without taking the dataset, for checks before anything changes."""
+        if self._ledger is not None:
+            return self._ledger.state
+        return replay(self.home(), self.dataset)[0]
+
+    def crashed(self) -> bool:
+        """Return whether the last owner of the dataset died with it open."""
+        return self._ledger is None and self._lock is not None and self._lock.abandoned()
+
+    def has_ledger(self) -> bool:
+        """Return whether the dataset has a ledger of its own."""
+        return bool(self.home().streams(self.dataset))
+
+    def array_of_others(self, name: str) -> tuple[str, ArrayState] | None:
+        """Return the dataset of this store that keeps an array, when it is another than this."""
+        home = self.home()
+        for dataset in home.datasets():
+            if dataset != self.dataset:
+                array = replay(home, dataset)[0].arrays.get(name)
+                if array is not None:
+                    return dataset, array
+        return None
+
+    def open(self, *, yielding: bool = False) -> State:
+        """Take the dataset, and finish what a crash left; return the state.
+
+        Parameters
+        ----------
+        yielding : bool
+            True for updates: they wait for each other, and let go when another process wants the
+            dataset or when they have been idle for a while (`let_others_in`).
+
+        Raises
+        ------
+        StoreInUseError
+            Another process holds the dataset.
+        LedgerCorruptedError, LedgerMismatchError
+            The ledger is damaged, or another program changed the store.
+        """
+        self.yielding = yielding and (self.yielding or self._ledger is None)
+        if self._ledger is None:
+            if self._lock is not None:
+                self._lock.acquire(wait=UPDATE_PATIENCE if yielding else PATIENCE)
+            else:
+                self._warn_of_others()
+            try:
+                self._open_ledger()
+            except BaseException:
+                self._let_go()
+                raise
+        return self.ledger.state
+
+    def home(self) -> Home:
+        """Return where the ledger lies."""
+        if self.folder is not None:
+            return Home(self.folder, None)
+        return Home(None, *self.location.ledger(self.dataset))
+
+    def _warn_of_others(self) -> None:
+        """Memory belongs to this process; elsewhere others may write unseen."""
+        if not self.location.private:
+            message = (
+                f"{self.location.name} is written to without conditional writes: nothing keeps a "
+                "second process out; see docs/stores.md"
+            )
+            warnings.warn(message, UserWarning, stacklevel=2)
+
+    def _open_ledger(self) -> None:
+        ledger = Ledger(self.home(), self.dataset, synced=self.synced)
+        if ledger.existed and not self._same_store(ledger):
+            ledger = Ledger(self.home(), self.dataset, synced=self.synced)
+        self._ledger, self._created = ledger, ledger.existed
+        if ledger.existed:
+            ledger.begin()
+            self._recover(ledger.state)
+
+    def _same_store(self, ledger: Ledger) -> bool:
+        """A ledger whose store is gone or another one is set aside, not mixed with new data."""
+        exists, store_id = self.format.store_id(self.store)
+        if exists and store_id == ledger.state.store_id:
+            return True
+        reason = "is gone" if not exists else "is another one"
+        where = ledger.set_aside()
+        message = (
+            f"the ledger of {self.dataset!r} was kept for a store that {reason}: "
+            f"{self.location.name}; it was set aside as {where} and a new one is begun"
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)
+        return False
+
+    def _recover(self, state: State) -> None:
+        """Finish the last commit, refuse a store that somebody else changed, remove leftovers."""
+        self.chunks.finish_renames(state)
+        refuse_changed(self.format, self.store, self.location.name, state)
+        if self._lock is None or self._lock.took_over:
+            for array in (*state.arrays.values(), *state.pending.values()):
+                self.chunks.remove_unknown(array)
+        self._dirty = True
+        self.publish()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The open ledger.
+
+        Raises
+        ------
+        ClosedError
+            The dataset is not open.
+        """
+        if self._ledger is None:
+            message = f"{self.dataset!r} in {self.location.name} is closed"
+            raise ClosedError(message)
+        return self._ledger
+
+    # -- closing -----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Publish, and let others in. Idempotent."""
+        with self.mutex:
+            timer = self._timer
+            try:
+                self.publish()
+                if self._ledger is not None:
+                    self._ledger.tidy()
+            finally:
+                self._let_go()
+        if timer is not None and timer is not threading.current_thread():
+            timer.join()  # outside the mutex, for which it may be waiting
+
+    def _let_go(self) -> None:
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.close()
+        self.open_chunks.clear()
+        self._recent = None
+        self.chunks.close()
+        if self._lock is not None:
+            self._lock.release()
+        if self.folder is not None and not self._created:
+            with contextlib.suppress(OSError):  # not empty: another dataset's
+                self.folder.rmdir()
+
+    def let_others_in(self) -> None:
+        """After an update: let go of the dataset where another process waits for it."""
+        if self.yielding and self._lock is not None and self._lock.wanted():
+            self.close()
+
+    # -- committing --------------------------------------------------------------------------------
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Append a record that goes with no data."""
+        self._make_ready()
+        self.ledger.append(record)
+
+    def _make_ready(self) -> None:
+        """Make sure that the dataset is held, nothing is half done and the store is there."""
+        if self._lock is not None:
+            self._lock.check()
+        self.chunks.rename_staged()
+        self.store.barrier()
+        if not self._created:
+            self._create()
+        known = self.ledger.state.settings.get("attrs", {})
+        if any(known.get(name) != value for name, value in self.attrs.items()):
+            settings = {"attrs": {**known, **self.attrs}}
+            self.ledger.append({"kind": "settings", "settings": settings})
+
+    @contextlib.contextmanager
+    def root_lock(self) -> Iterator[None]:
+        """Datasets of one store share its root."""
+        if self.folder is None:
+            yield
+            return
+        with moment(self.folder / "@root.lock"):
+            yield
+
+    def _create(self) -> None:
+        """The store has its id before the ledger has a record."""
+        patiently(self._create_root)
+        self._created = True
+
+    def _create_root(self) -> None:
+        with self.root_lock():
+            _, store_id = self.format.store_id(self.store)
+            store_id = store_id or uuid.uuid4().hex
+            self.format.create_root(self.store, store_id, self.attrs)
+        self.store.barrier()
+        self.ledger.begin(store_id)
+
+    def commit(
+        self,
+        writes: Sequence[Write],
+        cells: Mapping[str, Sequence[Box]],
+        extra: Mapping[str, Any] | None = None,
+        raw: Sequence[bytes] = (),
+        whole: Sequence[ArrayState] = (),
+    ) -> None:
+        """Make blocks and their cells durable in one step.
+
+        Parameters
+        ----------
+        writes : sequence of Write
+        cells : mapping of array name to boxes
+            The cells that are settled by this commit.
+        extra : mapping
+            Further fields of the record (new arrays, the items of a job).
+        raw : sequence of bytes
+            Raw bytes that those fields speak of; they come first in the record.
+        whole : sequence of ArrayState
+            Arrays of which nothing may stay in the ledger alone after this commit.
+
+        Raises
+        ------
+        StorageError
+            Nothing is committed, and the same call can be made again.
+        """
+        self._make_ready()
+        plan = CommitPlan(writes, cells, sum(map(len, raw)), whole, self.chunk_block)
+        puts = self.chunks.put_all(plan.blocks(), self.ledger.state)
+        try:
+            self.store.barrier()
+            record = {"kind": "commit", **(extra or {}), "arrays": plan.entries(puts)}
+            self.ledger.append(record, [*raw, *plan.payload])
+        except BaseException:
+            self.chunks.drop(puts)
+            raise
+        self.chunks.stand(puts)
+        self._after_commit(plan)
+
+    def _after_commit(self, plan: CommitPlan) -> None:
+        """From here on the commit stands: what fails now is tried again, never reported as lost."""
+        for chunk in plan.touched:
+            self._keep_open(plan, chunk)
+        with contextlib.suppress(*LATER):
+            self.chunks.rename_staged()
+        self._dirty = True
+        self._schedule()
+
+    def _keep_open(self, plan: CommitPlan, chunk: ChunkId) -> None:
+        """Bring an open chunk in memory up to the commit, and forget one that is in the store."""
+        array, block = self.ledger.state.array(chunk[0], chunk[1]), self.open_chunks.get(chunk)
+        if array is None or chunk[2] not in array.loose:
+            self.open_chunks.forget(chunk)
+        elif block is not None:
+            plan.apply(chunk, block)
+        elif self._has_room(array):
+            self.open_chunks.keep(chunk, self._load(array, chunk[2]))
+
+    def _has_room(self, array: ArrayState) -> bool:
+        """Open chunks beyond the limit stay in the ledger alone, and are read when they fill."""
+        size = math.prod(array.layout.chunks) * array.layout.values_dtype.itemsize
+        return self.open_chunks.nbytes + size <= self.chunks.limit
+
+    def chunk_block(self, array: ArrayState, index: Index) -> NDArray[Any]:
+        """Return the committed values of a chunk; the caller must not change them."""
+        block = self.open_chunks.get((array.layout.name, array.layout.generation, index))
+        return self._load(array, index) if block is None else block
+
+    def _load(self, array: ArrayState, index: Index) -> NDArray[Any]:
+        return self.chunks.load(array, index, self._read_piece)
+
+    def _read_piece(self, piece: PieceRef) -> bytes:
+        return self.ledger.read(piece)
+
+    def read(self, array: ArrayState, region: Region, extent: Index | None = None) -> NDArray[Any]:
+        """Return the committed values of a contiguous region (of an array of shape `extent`)."""
+        values = np.empty(region.shape, array.layout.values_dtype)
+        for piece in pieces(region, array.layout.chunks, extent or array.extent()):
+            values[piece.source] = self._recent_block(array, piece.chunk)[piece.inside]
+        return values
+
+    def _recent_block(self, array: ArrayState, index: Index) -> NDArray[Any]:
+        """Neighbouring results are read one after the other: keep the chunk they share."""
+        if index in array.loose:
+            return self.chunk_block(array, index)
+        stamp = (array.layout.name, array.layout.generation, index, array.chunks.get(index))
+        if self._recent is None or self._recent[0] != stamp:
+            self._recent = (stamp, self.chunk_block(array, index))
+        return self._recent[1]
+
+    # -- publishing --------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        """Publish now if that was long ago, else when its time has come."""
+        if not self.format.timed:
+            return
+        wait = max(PUBLISH_AFTER, 20 * self._publish_cost)
+        due = self._last_publish + wait - time.monotonic()
+        if due <= 0:
+            with contextlib.suppress(*LATER):  # committed all the same; flush will tell
+                self.publish()
+        elif self._timer is None:
+            self._timer = threading.Timer(due, _publish_later, [weakref.ref(self)])
+            self._timer.name = "savers-publish"
+            self._timer.daemon = True
+            self._timer.start()
+
+    def publish(self) -> None:
+        """Show readers everything that is committed.
+
+        Raises
+        ------
+        StorageError
+            Readers see what they saw before; a later call tries again.
+        """
+        with self.mutex:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._ledger is None or not self._dirty:
+                return
+            begin = time.monotonic()
+            if self._created:
+                self._make_ready()
+                Publisher(self).publish()
+            self._dirty = False
+            self._last_publish = time.monotonic()
+            self._publish_cost = self._last_publish - begin
+
+    def mark_changed(self) -> None:
+        """Have the next publication show what was appended beside commits."""
+        self._dirty = True
+
+    def remove_generation(self, layout: ArrayLayout, generation: int) -> None:
+        """Delete all chunk objects of a generation that readers don't see."""
+        if (layout.generation - generation) % 2:
+            self.format.remove_chunks(self.store, layout.renumbered(generation))
+
+
+def _publish_later(reference: weakref.ref[Session]) -> None:
+    session = reference()
+    if session is None or session.pid != os.getpid():
+        return
+    with contextlib.suppress(*LATER, ClosedError):  # flush and close will tell
+        if session.yielding:
+            session.close()
+        else:
+            session.publish()
+
+
+# -- one session a dataset and process -----------------------------------------------------------
+
+_sessions: dict[tuple[str, str], Session] = {}
+_registry = threading.RLock()
+
+
+def session_for(location: Location, dataset: str, fmt: Format, *, synced: bool) -> Session:
+    """Return the session of a dataset, shared by all savers of this process, for one user more.
+
+    An array that another dataset of the store keeps (a field of its results) is used through that
+    dataset.
+    """
+    alone = Session(location, dataset, fmt, synced=synced)
+    if alone.folder is not None and not alone.has_ledger():
+        owned = alone.array_of_others(dataset)
+        dataset = owned[0] if owned is not None else dataset
+    with _registry:
+        key = (location.identity, dataset)
+        session = _sessions.get(key)
+        if session is None or session.pid != os.getpid():
+            session = Session(location, dataset, fmt, synced=synced)
+            _sessions[key] = session
+        session.users += 1
+        return session
+
+
+def leave(session: Session) -> None:
+    """Count one user less; the last one closes the session."""
+    with _registry:
+        session.users -= 1
+        if session.users > 0:
+            return
+        if _sessions.get((session.location.identity, session.dataset)) is session:
+            del _sessions[session.location.identity, session.dataset]
+    if session.pid == os.getpid():
+        session.close()
+
+
+def close_all() -> None:
+    """At interpreter exit: what a saver left open is published."""
+    for session in list(_sessions.values()):
+        if session.pid == os.getpid():
+            with contextlib.suppress(*LATER):
+                session.close()
+
+
+@functools.cache
+def close_all_before(module: str) -> None:
+    """At exit, publish what is left open before a module takes back what that needs.
+
+    `atexit` calls last what was registered first, so the module is imported first.
+    """
+    importlib.import_module(module)
+    atexit.register(close_all)
+
+
+atexit.register(close_all)
+os.register_at_fork(after_in_child=_sessions.clear)

@@ -1,0 +1,1 @@
+"""A bucket as a store: clients, requests that are tried again, and uploads side by side."""

@@ -1,0 +1,230 @@
+"""Requests to an object store: tried again while the failure may pass, slower where it asks for it.
+
+The libraries below don't retry. Only here is it known which request was conditional, so that an
+answer that got lost can be told from an object of somebody else (see `_store`).
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import re
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from savers._stores._secrets import masked, shows
+from savers.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+__all__ = ["Conflict", "Gate", "Requests"]
+
+#: Seconds in which a request is tried again.
+BUDGET = 120.0
+#: The same where no connection was ever made: more likely a wrong endpoint than an outage.
+FIRST_BUDGET = 10.0
+#: First and longest pause between two attempts, in seconds.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 8.0
+#: Requests at a time, as long as the store does not ask for fewer.
+WIDTH = 32
+
+T = TypeVar("T")
+
+
+class Failed(NamedTuple):
+    """An attempt without an answer."""
+
+    error: Exception
+
+
+class Conflict(Exception):  # noqa: N818 -- an answer, not yet an error
+    """The object is not the one that the condition of a request named."""
+
+
+class Gate:
+    """How many requests may be under way: halved by SlowDown, one more for each full round.
+
+    Additive increase, multiplicative decrease, as in TCP (RFC 5681, section 3.1).
+    """
+
+    def __init__(self, width: int = WIDTH) -> None:
+        self.most = width
+        self.width = float(width)
+        self._busy = 0
+        self._free = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._free:
+            self._free.wait_for(lambda: self._busy < max(1, int(self.width)))
+            self._busy += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._free:
+            self._busy -= 1
+            self._free.notify()
+
+    def slower(self) -> None:
+        """The store asked for fewer requests."""
+        with self._free:
+            self.width = max(1.0, self.width / 2)
+
+    def faster(self) -> None:
+        """A request went well."""
+        with self._free:
+            self.width = min(self.most, self.width + 1 / self.width)
+
+
+class Requests:
+    """Sends requests, each with its own budget of attempts.
+
+    Parameters
+    ----------
+    name : str
+        The store, for messages.
+    secrets : collection of str
+        Texts that no message may show.
+    budget : float
+        Seconds in which a request is tried again.
+    """
+
+    def __init__(self, name: str, secrets: Collection[str] = (), budget: float = BUDGET) -> None:
+        self.name = name
+        self.secrets = secrets
+        self.budget = budget
+        self.gate = Gate()
+        self._reached = False
+        #: False once a store turned out to know no conditions.
+        self.conditional = True
+
+    def send(self, operation: str, key: str, request: Callable[[], T]) -> T:
+        """Return the answer to a request.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such object.
+        Conflict
+            A condition of the request was not met.
+        StorageError
+            The store refused, or did not answer well within the budget; the text names the object,
+            the reason and the attempts.
+        """
+        begin = time.monotonic()
+        for attempt, pause in enumerate(_pauses(), 1):
+            answer = self._try(request)
+            if not isinstance(answer, Failed):
+                return answer
+            late = time.monotonic() - begin + pause > self._patience()
+            if late or not _may_pass(answer.error):  # raised here, so that nothing leads back to
+                failure = self._failure(answer.error, operation, key, attempt)  # a text with a
+                raise failure from self._cause(answer.error)  # secret
+            time.sleep(pause)
+        raise AssertionError  # pauses are endless
+
+    def _patience(self) -> float:
+        return self.budget if self._reached else min(self.budget, FIRST_BUDGET)
+
+    def _try(self, request: Callable[[], T]) -> T | Failed:
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
+        try:
+            with self.gate:
+                answer = request()
+        except (AlreadyExistsError, PreconditionError) as error:
+            self._reached = True
+            raise Conflict from error
+        except (BaseError, OSError) as error:
+            self._reached = self._reached or not _unreachable(error)
+            if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
+                raise
+            if _asks_for_less(error):
+                self.gate.slower()
+            return Failed(error)
+        self._reached = True
+        self.gate.faster()
+        return answer
+
+    def _failure(self, error: Exception, operation: str, key: str, attempts: int) -> StorageError:
+        tried = f" (tried {attempts} times in {self._patience():g} s)" if attempts > 1 else ""
+        if not self._reached:
+            tried += "; nobody answers there: check the endpoint"
+        message = f"can't {operation} {key} in {self.name}: {_reason(error)}{tried}"
+        return StorageError(_code(error), masked(message, self.secrets))
+
+    def _cause(self, error: Exception) -> Exception | None:
+        return None if shows(error, self.secrets) else error
+
+
+def _pauses() -> Iterator[float]:
+    """Exponential back-off with jitter, so that many writers don't come back at one moment."""
+    longest = FIRST_PAUSE
+    while True:
+        yield random.uniform(longest / 2, longest)  # noqa: S311 -- no secret
+        longest = min(2 * longest, LONGEST_PAUSE)
+
+
+def _status(error: Exception) -> int:
+    found = re.search(r"status code: (\d{3})", str(error))
+    return int(found.group(1)) if found else 0
+
+
+#: Refusals that another attempt may not meet: time-outs, bodies that were cut, too many requests.
+_PASSING = ("RequestTimeout", "IncompleteBody", "BadDigest", "SlowDown", "Timeout", "Conflict",
+            "XAmzContentSHA256Mismatch")  # fmt: skip
+
+
+def _may_pass(error: Exception) -> bool:
+    from obstore.exceptions import (
+        InvalidPathError,
+        NotSupportedError,
+        PermissionDeniedError,
+        UnauthenticatedError,
+    )
+
+    never = (InvalidPathError, NotSupportedError, PermissionDeniedError, UnauthenticatedError)
+    if isinstance(error, (*never, FileNotFoundError)):
+        return False
+    status = _status(error)
+    if 400 <= status < 500:
+        return status in (408, 409, 425, 429) or any(word in str(error) for word in _PASSING)
+    return True
+
+
+def _unreachable(error: Exception) -> bool:
+    """Return whether no connection was made (obstore tells it in its debugging text alone)."""
+    return "kind: Connect" in str(error)
+
+
+def _asks_for_less(error: Exception) -> bool:
+    return _status(error) in (429, 503) or "SlowDown" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    """Return what a store answered, in a line."""
+    text = str(error)
+    code = re.search(r"<Code>(.*?)</Code>", text)
+    words = re.search(r"<Message>(.*?)</Message>", text)
+    if code:
+        said = f"{code.group(1)}: {words.group(1)}" if words else code.group(1)
+        return f"{said}{_REMEDIES.get(code.group(1), '')}"
+    return text.split("\n\nDebug source", maxsplit=1)[0].strip()
+
+
+_REMEDIES = {
+    "NoSuchBucket": "; make the bucket first, or correct its name",
+    "InvalidAccessKeyId": "; check key and secret (storage_options, AWS_ACCESS_KEY_ID, profile)",
+    "SignatureDoesNotMatch": "; check key and secret (storage_options, AWS_SECRET_ACCESS_KEY)",
+    "AccessDenied": "; the credentials, or their absence, don't allow it",
+}
+
+
+def _code(error: Exception) -> int:
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    refused = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
+    if refused or _status(error) in (401, 403):
+        return errno.EACCES
+    missing = isinstance(error, FileNotFoundError) or _status(error) == 404
+    return errno.ENOENT if missing else errno.EIO

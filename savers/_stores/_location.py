@@ -1,0 +1,346 @@
+"""From what users give as a place (path, URL, mapping, store) to the store behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from savers._stores._any_zarr import AnyZarr
+from savers._stores._bucket._options import open_bucket, open_reader
+from savers._stores._bucket._requests import BUDGET, Requests
+from savers._stores._bucket._store import ObjectStore
+from savers._stores._secrets import secrets_of, without_secrets
+from savers._stores._store import LocalStore, MappingStore
+from savers.errors import FormatError, InvalidInputError, InvalidTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from savers._stores._store import KeyStore, Store
+
+__all__ = [
+    "Location",
+    "ledger_folder",
+    "local",
+    "locate",
+    "require_folder",
+    "require_writable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A store, and where its ledger lies.
+
+    Parameters
+    ----------
+    name : str
+        For messages: path or URL, without credentials.
+    identity : str
+        The same for two ways of writing the same place.
+    path : Path or None
+        The folder or file, where it is local.
+    store : Store
+    beside : ObjectStore or None
+        Where the ledger lies, where that is beside the store in a bucket.
+    private : bool
+        True for memory of this process, into which no other can write.
+    """
+
+    name: str
+    identity: str
+    path: Path | None
+    store: Store
+    beside: ObjectStore | None = None
+    private: bool = False
+
+    def ledger(self, dataset: str) -> tuple[KeyStore, str]:
+        """Return the objects that keep the ledger of a dataset, and the prefix of their keys.
+
+        Raises
+        ------
+        FormatError
+            It is kept in a folder, or nowhere.
+        """
+        if self.beside is not None:
+            return self.beside, ""
+        if isinstance(self.store, (MappingStore, ObjectStore)):
+            return self.store, f"{dataset}/.ledger/"
+        message = f"{self.name} can't keep a ledger"
+        raise FormatError(message)
+
+
+#: URL schemes that obstore serves, and the scheme it knows them by.
+_OBSTORE = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az",
+            "abfss": "az", "http": "http", "https": "https"}  # fmt: skip
+
+
+def locate(
+    target: object, storage_options: Mapping[str, Any] | None = None, *, synced: bool = False
+) -> Location:
+    """Return the location that `target` names. Nothing is created or contacted.
+
+    Parameters
+    ----------
+    target : str, Path, mapping, zarr Store or obstore store
+        A path, a URL (``file``, ``s3``, ``gs``, ``az``, ``http``, ``memory`` and all that fsspec
+        knows), or a store object.
+    storage_options : mapping, optional
+        Settings of a remote store, in the spelling of fsspec's file systems or of obstore.
+    synced : bool
+        Files are fsynced (``durability="power"``).
+
+    Raises
+    ------
+    InvalidInputError
+        An empty path or an unknown URL scheme.
+    InvalidTypeError
+        None of the kinds above.
+    """
+    if isinstance(target, (str, os.PathLike)):
+        return _locate_path(os.fspath(target), storage_options, synced=synced)
+    kind = f"{type(target).__module__}.{type(target).__qualname__}"
+    if kind.startswith("icechunk."):
+        raise _refused_icechunk(kind)
+    if _is_zarr(target):
+        return _locate_zarr(target, synced=synced)
+    if kind.startswith("obstore."):
+        return _locate_obstore(target, kind, synced=synced)
+    if isinstance(target, MutableMapping):
+        return _locate_mapping(target, synced=synced)
+    message = f"expected a path, URL, mapping or store, got {type(target).__name__}"
+    raise InvalidTypeError(message)
+
+
+def local(path: Path, *, synced: bool = False) -> Location:
+    """Return the location of a local folder or file; its ledger lies beside it."""
+    path = Path(os.path.abspath(path))
+    if not path.name:
+        message = f"expected the path of a store, got the root folder {path}"
+        raise InvalidInputError(message)
+    scratch = ledger_folder(path) / "staged"
+    identity = f"{os.path.realpath(path.parent)}/{path.name}"
+    return Location(str(path), identity, path, LocalStore(path, scratch, synced=synced))
+
+
+def ledger_folder(path: Path) -> Path:
+    """Return where the ledger of a local store lies: ``<name>.ledger`` beside it."""
+    return path.with_name(path.name + ".ledger")
+
+
+def _locate_path(
+    target: str | bytes, options: Mapping[str, Any] | None, *, synced: bool
+) -> Location:
+    text = os.fsdecode(target).strip()
+    if not text:
+        message = "expected the path or URL of a store, got an empty text"
+        raise InvalidInputError(message)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        _refuse_mangled_url(text)
+        return local(Path(text), synced=synced)
+    if scheme.lower() in ("file", "local"):
+        return local(Path(rest), synced=synced)
+    return _locate_url(scheme.lower(), text, options)
+
+
+def _refuse_mangled_url(text: str) -> None:
+    """`Path("s3://bucket/x")` has lost a slash; making a folder "s3:" of it would hide that."""
+    mangled = re.match(r"([a-z][a-z0-9+.-]+):/", text)
+    if mangled:
+        scheme = mangled.group(1)
+        shown = without_secrets(text.replace(":/", "://", 1)).replace("://", ":/", 1)
+        message = f"expected a path, or a URL {scheme}://..., got {shown!r} (a URL made a Path?)"
+        raise InvalidInputError(message)
+
+
+def _locate_url(scheme: str, url: str, options: Mapping[str, Any] | None) -> Location:
+    shown, secrets = without_secrets(url), secrets_of(url, options)
+    if scheme in _OBSTORE:
+        return _in_bucket(f"{_OBSTORE[scheme]}://{url.partition('://')[2]}", options)
+    import fsspec
+
+    if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
+        message = (
+            f"unknown URL scheme {scheme!r} in {shown}; known are file, s3, gs, az, memory, ..."
+        )
+        raise InvalidInputError(message)
+    mapping = fsspec.get_mapper(url, **dict(options or {}))
+    return _through_fsspec(mapping, shown, secrets)
+
+
+def _in_bucket(url: str, options: Mapping[str, Any] | None) -> Location:
+    """A place in a bucket; its ledger lies beside it, as that of a local folder does."""
+    bucket = open_bucket(url, options)
+    budget = BUDGET if bucket.budget is None else bucket.budget
+    name = f"{bucket.url}/{bucket.path}".rstrip("/")
+    requests = Requests(name, bucket.secrets, budget)
+    reader = partial(open_reader, url, options)
+    if not bucket.path:  # nothing lies beside a bucket
+        whole = ObjectStore(bucket.client, name, requests=requests, secrets=bucket.secrets)
+        whole.reader = reader
+        return Location(name, bucket.identity, None, whole)
+    ledger = f"{bucket.path}.ledger/"
+    store = ObjectStore(
+        bucket.client, name, f"{bucket.path}/", scratch=f"{ledger}staged/", requests=requests,
+        secrets=bucket.secrets,
+    )  # fmt: skip
+    store.reader = reader
+    return Location(name, bucket.identity, None, store, store.beside(ledger))
+
+
+def _locate_obstore(target: Any, kind: str, *, synced: bool) -> Location:
+    if kind == "obstore.store.LocalStore" and target.prefix is not None:
+        return local(Path(target.prefix), synced=synced)
+    secrets = secrets_of("", getattr(target, "config", None))
+    store = ObjectStore(target, kind, secrets=secrets)
+    return Location(kind, f"object:{id(target)}", None, store)
+
+
+def _is_zarr(target: object) -> bool:
+    """Return whether it is a zarr store; there is none where zarr was not imported yet."""
+    abstract = sys.modules.get("zarr.abc.store")
+    return abstract is not None and isinstance(target, abstract.Store)
+
+
+def _locate_zarr(store: Any, *, synced: bool) -> Location:
+    kind = f"{type(store).__module__}.{type(store).__qualname__}"
+    if kind == "zarr.storage._local.LocalStore":
+        return local(store.root, synced=synced)
+    if kind == "zarr.storage._obstore.ObjectStore":
+        return locate(store.store)
+    if kind == "zarr.storage._fsspec.FsspecStore":
+        return _locate_mapping(_synchronous(store.fs).get_mapper(store.path), synced=synced)
+    return _locate_any_zarr(store)
+
+
+def _locate_any_zarr(store: Any) -> Location:
+    """A store of which only zarr's interface is known; a wrapper is where that lies that it wraps.
+
+    Two memory stores of one dict are one place.
+    """
+    from zarr.storage import MemoryStore, WrapperStore
+
+    name = f"zarr {type(store).__name__}"
+    if not store.supports_listing:
+        message = f"a {name} can't list what it holds, which saving and resuming need"
+        raise InvalidTypeError(message)
+    if isinstance(store, WrapperStore):
+        inner = _locate_zarr(store._store, synced=False)  # noqa: SLF001 -- as zarr documents it
+        return Location(name, inner.identity, None, AnyZarr(store, name), private=inner.private)
+    held = store._store_dict if isinstance(store, MemoryStore) else store  # noqa: SLF001
+    private = isinstance(store, MemoryStore)
+    return Location(name, f"object:{id(held)}", None, AnyZarr(store, name), private=private)
+
+
+def require_writable(target: object) -> None:
+    """Refuse a zarr store that can't be written to, before anything is.
+
+    Raises
+    ------
+    InvalidInputError
+        It is read-only, or objects in it can't be replaced (as in a ZIP file).
+    """
+    if not _is_zarr(target):
+        return
+    store: Any = target
+    name = f"zarr {type(store).__name__}"
+    if store.read_only:
+        message = f"expected a store to write to, got a read-only {name}: open it for writing"
+        raise InvalidInputError(message)
+    if not (store.supports_writes and store.supports_deletes):
+        message = (
+            f"objects in a {name} can't be replaced or removed, which saving needs: save to a "
+            "path or URL, then copy"
+        )
+        raise InvalidInputError(message)
+
+
+def _refused_icechunk(kind: str) -> InvalidTypeError:
+    """Its commits are the session's own: no ledger can be kept beside them."""
+    return InvalidTypeError(
+        f"an {kind} can't be written to by a saver; save to a path or URL, then copy: "
+        "savers.open_dataset(path).to_zarr(session.store, consolidated=False) and session.commit"
+    )
+
+
+def _synchronous(filesystem: Any) -> Any:
+    """Return a blocking twin of an fsspec file system made for zarr's event loop."""
+    if not getattr(filesystem, "asynchronous", False):
+        return filesystem
+    options = {**filesystem.storage_options, "asynchronous": False}
+    return type(filesystem)(*filesystem.storage_args, **options)
+
+
+def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Location:
+    filesystem = getattr(mapping, "fs", None)
+    if type(filesystem).__name__ in ("LocalFileSystem", "AsyncFileSystemWrapper"):
+        inner = getattr(filesystem, "sync_fs", filesystem)
+        if type(inner).__name__ == "LocalFileSystem":
+            return local(Path(mapping.root), synced=synced)  # type: ignore[attr-defined]
+    protocol = getattr(filesystem, "protocol", None)
+    if protocol and type(filesystem).__name__ == "S3FileSystem":
+        return _in_bucket(f"s3://{mapping.root}", _options_of(filesystem))  # type: ignore[attr-defined]
+    if protocol and hasattr(mapping, "root"):
+        scheme = protocol if isinstance(protocol, str) else protocol[0]
+        root = str(mapping.root)
+        shown = without_secrets(root if "://" in root else f"{scheme}://{root}")
+        secrets = secrets_of(root, getattr(filesystem, "storage_options", None))
+        return _through_fsspec(mapping, shown, secrets)
+    name = type(mapping).__name__
+    private = isinstance(mapping, dict)
+    store = MappingStore(mapping, name)
+    return Location(name, f"object:{id(mapping)}", None, store, private=private)
+
+
+def _through_fsspec(mapping: Any, shown: str, secrets: Collection[str]) -> Location:
+    filesystem = mapping.fs
+    if type(filesystem).__name__ == "AsyncFileSystemWrapper":
+        filesystem = filesystem.sync_fs
+    where = hashlib.sha256(_whereabouts(filesystem).encode()).hexdigest()[:16]
+    identity = f"{where} {filesystem.unstrip_protocol(mapping.root)}"
+    private = type(filesystem).__name__ == "MemoryFileSystem"
+    store = MappingStore(mapping, shown, secrets)
+    return Location(shown, without_secrets(identity), None, store, private=private)
+
+
+#: Names of options that say who asks, not where.
+_WHO = re.compile("asynchronous|auth|connection|cred|key|pass|sas|secret|token|user")
+
+
+def _whereabouts(filesystem: Any) -> str:
+    """Return by what two file systems of one class are told apart: where, not who they are."""
+    signature = inspect.signature(type(filesystem).__init__)
+    bound = signature.bind(None, *filesystem.storage_args, **filesystem.storage_options)
+    given: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        more = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        given |= value if more else {name: value}
+    parts = [
+        f"{name}={_whereabouts(value) if hasattr(value, 'storage_args') else repr(value)}"
+        for name, value in sorted(given.items())
+        if value not in (None, ()) and not _WHO.search(name)
+    ]
+    return f"{type(filesystem).__qualname__}({', '.join(parts)})"
+
+
+def _options_of(filesystem: Any) -> dict[str, Any]:
+    """Return how a file system of s3fs was made; its positional arguments have names, too."""
+    named = zip(("anon", "endpoint_url", "key", "secret", "token"), filesystem.storage_args,
+                strict=False)  # fmt: skip
+    return {**dict(named), **filesystem.storage_options}
+
+
+def require_folder(location: Location) -> None:
+    """Refuse a local path that is a file."""
+    if location.path is not None and location.path.exists() and not location.path.is_dir():
+        message = f"expected a folder at {location.path}, found a file"
+        raise FormatError(message)
