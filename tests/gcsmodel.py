@@ -60,6 +60,10 @@ class GcsModel:
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
+    def __getstate__(self) -> dict[str, object]:
+        """What another process needs to speak to it."""
+        return {"endpoint": self.endpoint, "port": self.port, "buckets": {}}
+
     def start(self) -> None:
         self._thread.start()
 

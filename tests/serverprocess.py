@@ -76,6 +76,10 @@ class ServerProcess:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def __getstate__(self) -> dict[str, object]:
+        """What another process needs to speak to it; ending it is not among that."""
+        return {**self.__dict__, "_process": None}
+
     @property
     def pid(self) -> int:
         """The process of the server, 0 while there is none."""

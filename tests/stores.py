@@ -33,11 +33,19 @@ ON_SERVERS = {
     "s3_obstore": "s3_server",
     "s3_zarr_obstore": "s3_server",
     "s3_unconditional": "s3_server",
+    "az_url": "azurite",
+    "az_obstore": "azurite",
+    "gs_url": "gcs_model",
+    "gs_obstore": "gcs_model",
 }
 
 #: Where data outlives the process that wrote it.
 LASTING = ("path", "text", "file_url", "local_store", "obstore_local", "local_mapper",
            *UNGUARDED[:-1], *ON_SERVERS)  # fmt: skip
+
+#: Where it ends with the process.
+IN_MEMORY = ("dict", "memory_url", "memory_mapper", "memory_store", "fsspec_store", "obstore",
+             "zarr_obstore", "wrapped_memory")  # fmt: skip
 
 ALL = (*KINDS, *UNGUARDED[:-1], *ON_SERVERS)
 
@@ -145,11 +153,13 @@ class Place:
 
         return DirFileSystem(str(self.path.parent), LocalFileSystem(auto_mkdir=True))
 
-    # -- a real S3 server --------------------------------------------------------------------------
+    # -- on a server -------------------------------------------------------------------------------
 
     def _s3_url(self) -> tuple[Any, Any]:
         self.options = self.server.options()
-        return f"s3://{BUCKET}/{self.key}", self._in_bucket()
+        return self.server.url(BUCKET, self.key), self._in_bucket()
+
+    _az_url = _gs_url = _s3_url
 
     def _s3_map(self) -> tuple[Any, Any]:
         import s3fs
@@ -171,6 +181,8 @@ class Place:
 
     def _s3_obstore(self) -> tuple[Any, Any]:
         return self.server.store(BUCKET, self.key), self._in_bucket()
+
+    _az_obstore = _gs_obstore = _s3_obstore
 
     def _s3_zarr_obstore(self) -> tuple[Any, Any]:
         return zarr.storage.ObjectStore(self.server.store(BUCKET, self.key)), self._in_bucket()

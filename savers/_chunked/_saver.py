@@ -202,7 +202,16 @@ class ChunkedSaver(Saver):
             self._leave()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but credentials, which stay in the process that was given them."""
+        """Everything but credentials, which stay in the process that was given them.
+
+        Raises
+        ------
+        InvalidTypeError
+            The store is memory of this process, or an object that holds credentials.
+        """
+        if self._location.private:
+            message = f"{self!r} saves into memory of this process: no other process can use it"
+            raise InvalidTypeError(message)
         settings = {n: getattr(self.settings, n) for n in self.settings.model_fields_set}
         path: object = self.file_path
         if isinstance(path, str):

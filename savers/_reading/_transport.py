@@ -15,6 +15,7 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from savers._reading._store import LoopStore, ReadStore, cut
 from savers._stores._bucket._store import ObjectStore as Bucket
+from savers._stores._filesystems import awaited, close
 from savers._stores._location import locate
 from savers._stores._secrets import harmless, without_secrets
 from savers._stores._store import MappingStore
@@ -117,21 +118,11 @@ def _of_filesystem(filesystem: Any, root: str) -> Source:
 
 
 def _filesystem_here(filesystem: Any, root: str) -> FsspecStore:
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-
-    if isinstance(filesystem, AsyncFileSystemWrapper):
-        filesystem = filesystem.sync_fs
-    if not filesystem.async_impl:
-        return FsspecStore(AsyncFileSystemWrapper(filesystem, asynchronous=True), True, root)
-    options = {**filesystem.storage_options, "asynchronous": True, "skip_instance_cache": True}
-    return FsspecStore(type(filesystem)(*filesystem.storage_args, **options), True, root)
+    return FsspecStore(awaited(filesystem), True, root)
 
 
 async def _close_filesystem(store: FsspecStore) -> None:
-    for name in ("_session", "_s3"):  # what an asynchronous file system leaves to its user
-        session = getattr(store.fs, name, None)
-        if session is not None:
-            await session.close()
+    await close(store.fs)
 
 
 @dataclass

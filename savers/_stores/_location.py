@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import os
 import re
 import sys
@@ -17,6 +15,7 @@ from savers._stores._any_zarr import AnyZarr
 from savers._stores._bucket._options import open_bucket, open_reader
 from savers._stores._bucket._requests import BUDGET, Requests
 from savers._stores._bucket._store import ObjectStore
+from savers._stores._filesystems import blocking, unwrapped, whereabouts
 from savers._stores._secrets import secrets_of, without_secrets
 from savers._stores._store import LocalStore, MappingStore
 from savers.errors import FormatError, InvalidInputError, InvalidTypeError
@@ -202,7 +201,8 @@ def _locate_obstore(target: Any, kind: str, *, synced: bool) -> Location:
         return local(Path(target.prefix), synced=synced)
     secrets = secrets_of("", getattr(target, "config", None))
     store = ObjectStore(target, kind, secrets=secrets)
-    return Location(kind, f"object:{id(target)}", None, store)
+    private = kind == "obstore.store.MemoryStore"
+    return Location(kind, f"object:{id(target)}", None, store, private=private)
 
 
 def _is_zarr(target: object) -> bool:
@@ -218,7 +218,7 @@ def _locate_zarr(store: Any, *, synced: bool) -> Location:
     if kind == "zarr.storage._obstore.ObjectStore":
         return locate(store.store)
     if kind == "zarr.storage._fsspec.FsspecStore":
-        return _locate_mapping(_synchronous(store.fs).get_mapper(store.path), synced=synced)
+        return _locate_mapping(blocking(store.fs).get_mapper(store.path), synced=synced)
     return _locate_any_zarr(store)
 
 
@@ -272,20 +272,10 @@ def _refused_icechunk(kind: str) -> InvalidTypeError:
     )
 
 
-def _synchronous(filesystem: Any) -> Any:
-    """Return a blocking twin of an fsspec file system made for zarr's event loop."""
-    if not getattr(filesystem, "asynchronous", False):
-        return filesystem
-    options = {**filesystem.storage_options, "asynchronous": False}
-    return type(filesystem)(*filesystem.storage_args, **options)
-
-
 def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Location:
-    filesystem = getattr(mapping, "fs", None)
-    if type(filesystem).__name__ in ("LocalFileSystem", "AsyncFileSystemWrapper"):
-        inner = getattr(filesystem, "sync_fs", filesystem)
-        if type(inner).__name__ == "LocalFileSystem":
-            return local(Path(mapping.root), synced=synced)  # type: ignore[attr-defined]
+    filesystem = unwrapped(getattr(mapping, "fs", None))
+    if type(filesystem).__name__ == "LocalFileSystem":
+        return local(Path(mapping.root), synced=synced)  # type: ignore[attr-defined]
     protocol = getattr(filesystem, "protocol", None)
     if protocol and type(filesystem).__name__ == "S3FileSystem":
         return _in_bucket(f"s3://{mapping.root}", _options_of(filesystem))  # type: ignore[attr-defined]
@@ -302,34 +292,12 @@ def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Locat
 
 
 def _through_fsspec(mapping: Any, shown: str, secrets: Collection[str]) -> Location:
-    filesystem = mapping.fs
-    if type(filesystem).__name__ == "AsyncFileSystemWrapper":
-        filesystem = filesystem.sync_fs
-    where = hashlib.sha256(_whereabouts(filesystem).encode()).hexdigest()[:16]
-    identity = f"{where} {filesystem.unstrip_protocol(mapping.root)}"
+    filesystem = unwrapped(mapping.fs)
+    place = filesystem.unstrip_protocol(mapping.root)
+    identity = f"{whereabouts(filesystem)} {without_secrets(place)}"
     private = type(filesystem).__name__ == "MemoryFileSystem"
     store = MappingStore(mapping, shown, secrets)
-    return Location(shown, without_secrets(identity), None, store, private=private)
-
-
-#: Names of options that say who asks, not where.
-_WHO = re.compile("asynchronous|auth|connection|cred|key|pass|sas|secret|token|user")
-
-
-def _whereabouts(filesystem: Any) -> str:
-    """Return by what two file systems of one class are told apart: where, not who they are."""
-    signature = inspect.signature(type(filesystem).__init__)
-    bound = signature.bind(None, *filesystem.storage_args, **filesystem.storage_options)
-    given: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        more = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
-        given |= value if more else {name: value}
-    parts = [
-        f"{name}={_whereabouts(value) if hasattr(value, 'storage_args') else repr(value)}"
-        for name, value in sorted(given.items())
-        if value not in (None, ()) and not _WHO.search(name)
-    ]
-    return f"{type(filesystem).__qualname__}({', '.join(parts)})"
+    return Location(shown, identity, None, store, private=private)
 
 
 def _options_of(filesystem: Any) -> dict[str, Any]:

@@ -1,0 +1,89 @@
+"""File systems of fsspec, made again for the way they are asked: blocking, or from an event loop.
+
+A file system within another one (a folder of it, a cache) is made again along with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["awaited", "blocking", "close", "unwrapped", "whereabouts"]
+
+#: Names of options that say how or by whom is asked, not where.
+_NOT_WHERE = re.compile("asynchronous|auth|connection|cred|key|pass|sas|secret|token|user")
+
+
+def blocking(filesystem: Any) -> Any:
+    """Return the twin of a file system that was made for an event loop; any other as it is."""
+    if not getattr(filesystem, "asynchronous", False):
+        return filesystem
+    return _again(filesystem, blocking, asynchronous=False)
+
+
+def awaited(filesystem: Any) -> Any:
+    """Return a twin for the event loop that runs now."""
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    inner = unwrapped(filesystem)
+    if not (inner.async_impl and all(within.async_impl for within in _within(inner))):
+        return AsyncFileSystemWrapper(inner, asynchronous=True)
+    return _again(inner, awaited, asynchronous=True, skip_instance_cache=True)
+
+
+def unwrapped(filesystem: Any) -> Any:
+    """Return the blocking file system that fsspec made awaitable by threads; others as they are."""
+    wrapped = type(filesystem).__name__ == "AsyncFileSystemWrapper"
+    return filesystem.sync_fs if wrapped else filesystem
+
+
+def _again(filesystem: Any, twin: Callable[[Any], Any], **mode: bool) -> Any:
+    def made(value: Any) -> Any:
+        return twin(value) if _is_filesystem(value) else value
+
+    given = {name: made(value) for name, value in filesystem.storage_options.items()}
+    return type(filesystem)(*map(made, filesystem.storage_args), **{**given, **mode})
+
+
+def _is_filesystem(value: Any) -> bool:
+    return hasattr(value, "storage_args")
+
+
+def _within(filesystem: Any) -> list[Any]:
+    given = [*filesystem.storage_args, *filesystem.storage_options.values()]
+    return [value for value in given if _is_filesystem(value)]
+
+
+async def close(filesystem: Any) -> None:
+    """Close what an asynchronous file system leaves to its user."""
+    for name in ("_session", "_s3"):
+        session = getattr(filesystem, name, None)
+        if session is not None:
+            await session.close()
+    for within in _within(filesystem):
+        await close(within)
+
+
+def whereabouts(filesystem: Any) -> str:
+    """Return by what file systems of different places are told apart, in a few letters."""
+    return hashlib.sha256(_where(unwrapped(filesystem)).encode()).hexdigest()[:16]
+
+
+def _where(filesystem: Any) -> str:
+    signature = inspect.signature(type(filesystem).__init__)
+    bound = signature.bind(None, *filesystem.storage_args, **filesystem.storage_options)
+    given: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        more = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        given |= value if more else {name: value}
+    parts = [
+        f"{name}={_where(value) if _is_filesystem(value) else repr(value)}"
+        for name, value in sorted(given.items())
+        if value not in (None, ()) and not _NOT_WHERE.search(name)
+    ]
+    return f"{type(filesystem).__qualname__}({', '.join(parts)})"

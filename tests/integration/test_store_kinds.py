@@ -1,0 +1,201 @@
+"""Every kind of store through the same tests: what a saver promises doesn't depend on the place.
+
+Kinds are listed in `tests.stores`. Everything is read back with zarr, h5py or xarray alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from savers import AsyncZarrSaver, ZarrSaver, open_dataset, open_dataset_async
+from savers.errors import InvalidInputError, InvalidTypeError
+from savers.testing import SaverTests
+from tests.integration.killed_in_every_kind import ITEMS, SAVED, submitted
+from tests.stores import ALL, IN_MEMORY, LASTING, ON_SERVERS, Place
+
+pytestmark = [
+    pytest.mark.may_leak("files", "threads", reason="obstore and s3fs keep connections open"),
+    pytest.mark.filterwarnings("ignore:.*without conditional writes:UserWarning"),
+]
+
+STEPS = np.arange(4, dtype="timedelta64[h]")
+LAT, LON = np.array([10.0, 20.0]), np.array([1.0, 2.0, 3.0])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers(request):
+    """Servers of this machine, started before the first test looks around."""
+    found = {}
+    for name in set(ON_SERVERS.values()):
+        try:
+            found[name] = request.getfixturevalue(name)
+        except pytest.skip.Exception as reason:
+            found[name] = reason
+    return found
+
+
+def server_of(kind, servers):
+    server = servers[ON_SERVERS[kind]] if kind in ON_SERVERS else None
+    if isinstance(server, pytest.skip.Exception):
+        pytest.skip(str(server))
+    return server
+
+
+@pytest.fixture(params=ALL)
+def place(request, tmp_path, servers):
+    return Place(request.param, tmp_path, server_of(request.param, servers))
+
+
+# -- ZarrSaver -----------------------------------------------------------------------------------
+
+#: Stores that make their folder themselves as soon as they are used, or before.
+MAKE_FOLDERS = ("obstore_local", "logged_folder")
+#: Why a saver does not travel to another process, where it does not.
+STAYS = {
+    **dict.fromkeys(IN_MEMORY, "saves into memory of this process"),
+    **dict.fromkeys(("s3_map", "s3_mapper", "s3_fsspec_store"), "holds credentials in its store"),
+    **dict.fromkeys(("s3_obstore", "s3_zarr_obstore"), "holds credentials in its store"),
+    **dict.fromkeys(("az_obstore", "gs_obstore"), "holds credentials in its store"),
+    **dict.fromkeys(("s3_url", "az_url", "gs_url"), "came without its credentials"),
+}
+
+
+class TestZarrSaver(SaverTests):
+    @pytest.fixture(autouse=True, params=ALL)
+    def _kind(self, request, tmp_path_factory, servers):
+        self.kind, self.server = request.param, server_of(request.param, servers)
+        self.folder = None
+        if self.kind in MAKE_FOLDERS:
+            self.folder = tmp_path_factory.mktemp("made")
+        self.places: dict[Path, Place] = {}
+
+    def place(self, path):
+        if path not in self.places:
+            folder = self.folder or path.parent
+            self.places[path] = Place(self.kind, folder, self.server, path.name)
+        return self.places[path]
+
+    def make_saver(self, path, **settings):
+        place = self.place(path)
+        return ZarrSaver(place.target, storage_options=place.options or None, **settings)
+
+    def read(self, path, name="dataset"):
+        return self.place(path).read(name)
+
+    def test_a_pickled_saver_goes_on(self, tmp_path):
+        if self.kind not in STAYS:
+            super().test_a_pickled_saver_goes_on(tmp_path)
+            return
+        with (
+            self.make_saver(tmp_path / "out") as saver,
+            pytest.raises((InvalidTypeError, InvalidInputError), match=STAYS[self.kind]),
+        ):
+            pickle.loads(pickle.dumps(saver)).save([2.0])
+
+
+# -- a job that is killed ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, servers):
+    """A process that ran the same job into every kind of store was killed in all of them."""
+    folder = tmp_path_factory.mktemp("killed")
+    there = {
+        kind: servers.get(ON_SERVERS.get(kind))
+        for kind in LASTING
+        if not isinstance(servers.get(ON_SERVERS.get(kind)), pytest.skip.Exception)
+    }
+    given = base64.b64encode(pickle.dumps((folder, there))).decode()
+    program = "from tests.integration.killed_in_every_kind import main; main()"
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, check=False, timeout=90
+    )
+    assert (done.returncode, done.stderr) == (9, "")
+    return folder
+
+
+@pytest.mark.parametrize("kind", LASTING)
+def test_a_killed_job_is_resumed_and_nothing_is_lost_or_twice(killed, kind, servers):
+    place = Place(kind, killed / kind, server_of(kind, servers))
+    counts = submitted(place)
+    assert (counts["resumed"], counts["executed"]) == (SAVED, len(ITEMS) - SAVED)
+    wanted = [[item, item**2] for item in ITEMS]
+    np.testing.assert_array_equal(place.read("squares"), wanted)
+    assert submitted(place)["executed"] == 0
+    np.testing.assert_array_equal(place.read("squares"), wanted)
+
+
+# -- AsyncZarrSaver ------------------------------------------------------------------------------
+
+
+def labelled(place, **settings):
+    return AsyncZarrSaver(
+        "", {"lead_time": STEPS}, store=place.target, blocking=False,
+        storage_options=place.options or None, **settings,
+    )  # fmt: skip
+
+
+def write(saver, number):
+    step = STEPS[number : number + 1]
+    field = np.full((1, 2, 3), number + 1.0)
+    saver.write([field, -field], {"lead_time": step, "lat": LAT, "lon": LON}, ["t2m", "z500"])
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_labelled_writes_are_there_after_reopening(place, chunk):
+    settings = {"chunked_coords": {"lead_time": chunk}}
+    with labelled(place, **settings) as saver:
+        for number in (2, 0):
+            write(saver, number)
+        saver.flush()
+        assert [at["lead_time"] for at in saver.written("t2m")] == [STEPS[0], STEPS[2]]
+    with labelled(place, **settings) as saver:
+        assert [at["lead_time"] for at in saver.missing("z500")] == [STEPS[1], STEPS[3]]
+        for number in (1, 3):
+            write(saver, number)
+    with labelled(place, **settings) as saver:
+        assert saver.missing("t2m") == saver.missing("z500") == []
+    assert place.read("z500")[:, 1, 2].tolist() == [-1.0, -2.0, -3.0, -4.0]
+
+
+def test_two_labelled_writers_of_one_process_lose_nothing(place):
+    with labelled(place) as one, labelled(place) as other:
+        for number in range(4):
+            write((one, other)[number % 2], number)
+        one.flush()
+        other.flush()
+        assert one.missing("t2m") == other.missing("z500") == []
+    assert place.read("t2m")[:, 0, 0].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def test_it_is_opened_as_xarray_opens_it(place):
+    labels = {"member": [3, 1, 2], "lat": LAT}
+    with ZarrSaver(
+        place.target, "t2m", dims=("member", "lat"), coords=labels,
+        attrs={"t2m": {"units": "K"}, "title": "a forecast"},
+        storage_options=place.options or None,
+    ) as saver:  # fmt: skip
+        saver.save(np.arange(6.0).reshape(3, 2))
+    where = {"storage_options": place.options or None}
+
+    async def opened():
+        dataset = await open_dataset_async(place.target, **where)
+        return await dataset.load_async()
+
+    with xr.open_zarr(place.store()) as wanted:
+        xr.testing.assert_identical(open_dataset(place.target, **where).load(), wanted.load())
+        xr.testing.assert_identical(asyncio.run(opened()), wanted)
+    assert wanted.t2m.sel(member=1).values.tolist() == [2.0, 3.0]
