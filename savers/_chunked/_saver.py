@@ -42,6 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ChunkedSaver"]
 
+#: What is said of a saver that was pickled where it had credentials.
+WITHOUT_CREDENTIALS = (
+    "came without its credentials, which don't travel in pickles: give them in the environment "
+    "(AWS_ACCESS_KEY_ID, ...), or make the saver in the worker"
+)
+
 
 class ChunkedSaver(Saver):
     """Base of the savers that keep arrays in chunks.
@@ -150,10 +156,7 @@ class ChunkedSaver(Saver):
             message = f"{self!r} is closed; make a new saver"
             raise ClosedError(message)
         if self._left:
-            message = (
-                f"{self!r} came without its credentials, which don't travel in pickles: give them "
-                "in the environment (AWS_ACCESS_KEY_ID, ...), or make the saver in the worker"
-            )
+            message = f"{self!r} {WITHOUT_CREDENTIALS}"
             raise InvalidInputError(message)
         with self._opening:
             if self._session is None or self._session.pid != os.getpid():
@@ -225,7 +228,13 @@ class ChunkedSaver(Saver):
         return {"file_path": path, "settings": settings, "left": left or self._left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        type(self).__init__(self, state["file_path"], **state["settings"])
+        try:
+            type(self).__init__(self, state["file_path"], **state["settings"])
+        except InvalidInputError as error:
+            if not state["left"]:
+                raise
+            message = f"the saver of {state['file_path']} {WITHOUT_CREDENTIALS}"
+            raise InvalidInputError(message) from error
         self._left = state["left"]
 
     # -- save --------------------------------------------------------------------------------------
