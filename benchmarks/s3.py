@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.delay import Delay
 from benchmarks.machine import describe
-from tests.faultproxy import FaultProxy
 from tests.s3server import KEY, REGION, SECRET, Server
 
 if TYPE_CHECKING:
@@ -137,9 +137,8 @@ def _endpoint(server: Server, delay: float) -> Iterator[str]:
     if not delay:
         yield server.endpoint
         return
-    proxy = FaultProxy(server.port, delay=delay)
-    yield proxy.endpoint
-    proxy.close()
+    with Delay(server.port, delay) as endpoint:
+        yield endpoint
 
 
 def measure(server: Server, delay: float, size: str, rounds: int) -> dict[str, list[float]]:
