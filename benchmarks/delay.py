@@ -89,7 +89,7 @@ class Delay:
 
     def __init__(self, port: int, seconds: float) -> None:
         command = [sys.executable, "-m", "benchmarks.delay", str(port), str(seconds)]
-        self.process = subprocess.Popen(  # noqa: S603 -- our own module
+        self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -111,6 +111,9 @@ class Format(Protocol):
         FormatError
             Something of another kind lies at the location.
         """
+
+    def documents(self, names: Collection[str]) -> Sequence[str]:
+        """Return the keys that are read to learn what the root and some arrays are."""
 
     def create(self, new: NewArray) -> ArrayLayout:
         """Return the layout of a new array. Nothing is written.

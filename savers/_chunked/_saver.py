@@ -278,7 +278,7 @@ class ChunkedSaver(Saver):
     def _commit(self, names: Collection[str], make: Callable[[Session], SavePlan]) -> None:
         """Commit what `make` plans; it is called twice where the dataset is not open yet."""
         session = self.session()
-        with session.mutex:
+        with session.mutex, session.looking(names):
             if not session.is_open:
                 make(session)  # refuses, or is fine
             root = self.root_attributes(names)

@@ -43,7 +43,7 @@ from savers._values._fill import default_fill
 from savers.errors import FormatError, LedgerMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import h5py
@@ -81,6 +81,9 @@ class HDF5Format:
     linker: Linker = field(default_factory=Linker, compare=False)
     keywords: ClassVar[tuple[str, ...]] = KEYWORDS
     timed: ClassVar[bool] = False
+
+    def documents(self, names: Collection[str]) -> Sequence[str]:
+        return ()  # the file is here
 
     def open_store(self, location: Location, dataset: str) -> Store:
         close_all_before("h5py")

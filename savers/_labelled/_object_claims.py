@@ -70,6 +70,7 @@ class ObjectClaims:
         """Return what a claim of this writer says; it is seen to live from here on."""
         if self.mark.holder is None:
             self.mark.acquire()
+            self.mark.prove()
         mine = self.mark.holder or current_holder()
         return json.dumps(asdict(replace(mine, token=self.name))).encode()
 

@@ -257,21 +257,22 @@ def replay(home: Home, dataset: str) -> tuple[State, str]:
     LedgerCorruptedError
         A record before the last one is damaged, or the format is newer than this program.
     """
-    return _replay(home, dataset)[:2]
+    state, names, _ = _replay(home, dataset)
+    return state, names[-1] if names else ""
 
 
-def _replay(home: Home, dataset: str) -> tuple[State, str, memoryview | None]:
+def _replay(home: Home, dataset: str) -> tuple[State, list[str], memoryview | None]:
     names, data = home.streams(dataset), None
     while names and data is None:
         data = home.load(names[-1])
         if data is None:  # its owner went on in a new stream at this moment
             names = home.streams(dataset)
     if data is None:
-        return State(), "", None
+        return State(), [], None
     state = State()
     for frame in read_frames(data, names[-1]):
         _fold(state, frame, names[-1])
-    return state, names[-1], data
+    return state, names, data
 
 
 #: What folding a record that says nonsense raises.
@@ -310,7 +311,9 @@ class Ledger:
         self.home = home
         self.dataset = dataset
         self.synced = synced
-        self.state, self._old, self._read_old = _replay(home, dataset)
+        self.state, self._names, self._read_old = _replay(home, dataset)
+        self._old = self._names[-1] if self._names else ""
+        self._begun = False
         self._stream: FileStream | ObjectStream | None = None
         self._snapshot = 0  # bytes of the stream when it began
         self._compact_at = 0
@@ -329,13 +332,20 @@ class Ledger:
         return where
 
     def begin(self, store_id: str | None = None) -> None:
-        """Start the stream that this writer appends to, with a snapshot of the state."""
-        while self._old and not self.home.seal(self._old):  # the last writer is still at it
-            self.state, self._old, self._read_old = _replay(self.home, self.dataset)
-        self.state.store_id = store_id or self.state.store_id or uuid.uuid4().hex
-        self._compact()
+        """Start the stream that this writer appends to, with a snapshot of the state.
 
-    def _compact(self) -> None:
+        A new ledger comes into being with its first record.
+        """
+        while self._old and not self.home.seal(self._old):  # the last writer is still at it
+            self.state, self._names, self._read_old = _replay(self.home, self.dataset)
+            self._old = self._names[-1] if self._names else ""
+        self.state.store_id = store_id or self.state.store_id or uuid.uuid4().hex
+        self._begun = True
+        if self._old:
+            self._compact()
+
+    def _compact(self, first: bytes = b"") -> int:
+        """Go on in a new stream; return where its `first` frame after the snapshot begins."""
         epoch = int(self._old.rpartition("@")[2] or "0") + 1 if self._old else 1
         name = f"{stream_prefix(self.dataset)}{epoch:08d}"
         header = {"kind": "header", "format": FORMAT, "store": self.state.store_id,
@@ -345,9 +355,10 @@ class Ledger:
         frames = [encode_frame(record, raw) for record, raw in records]
         if self.home.folder is not None:
             make_side_folder(self.home.folder)
-        stream.create(frames)
+        stream.create([*frames, first])
         self._replace_stream(stream, name, frames)
         self._lost = False
+        return stream.size - len(first)
 
     def _replace_stream(
         self, stream: FileStream | ObjectStream, name: str, frames: list[bytes]
@@ -365,14 +376,13 @@ class Ledger:
         ):
             for key, array in mine.items():
                 array.loose = theirs[key].loose
-        self._snapshot = stream.size
-        self._compact_at = 4 * stream.size + COMPACT_BYTES
+        self._snapshot = sum(map(len, frames))
+        self._compact_at = 4 * self._snapshot + COMPACT_BYTES
         if before is not None:
             before.remove()
             before.close()
             return
-        others = [old for old in self.home.streams(self.dataset) if old != name]
-        for number, old in enumerate(reversed(others)):
+        for number, old in enumerate(reversed(self._names)):
             self.home.remove(old, sealed=number < MOST_SEALS)
 
     def append(self, record: dict[str, Any], raw: Sequence[bytes] = ()) -> None:
@@ -385,19 +395,25 @@ class Ledger:
         """
         if self._lost:
             self._compact()
-        stream = self._open_stream()
         frame = encode_frame(record, raw)
-        try:
-            begin = stream.append(frame)
-        except StreamLostError:
-            self._lost = True
-            raise
+        begin = self._write(frame)
         raw_at = raw_offset(frame)
         fold(self.state, record, memoryview(frame)[raw_at:-1], begin + raw_at)
+        stream = self._open_stream()
         if stream.full or stream.size > self._compact_at:
             self._compact_at += COMPACT_BYTES  # tried again later where there is no room now
             with contextlib.suppress(StorageError):
                 self._compact()
+
+    def _write(self, frame: bytes) -> int:
+        """Write a frame to the stream, or begin the stream with it; return where it begins."""
+        if self._stream is None and self._begun:
+            return self._compact(frame)
+        try:
+            return self._open_stream().append(frame)
+        except StreamLostError:
+            self._lost = True
+            raise
 
     def _open_stream(self) -> FileStream | ObjectStream:
         if self._stream is None:
@@ -423,6 +439,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the stream. Idempotent."""
+        self._begun = False
         if self._stream is not None:
             self._stream.close()
             self._stream = None

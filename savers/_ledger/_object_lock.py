@@ -48,6 +48,7 @@ class ObjectLock:
         self.holder: Holder | None = None
         self.took_over = False
         self.lost = False
+        self._unproven = False
         self._looked = 0.0
         self._renewal: threading.Timer | None = None
         self._mutex = threading.Lock()
@@ -96,7 +97,7 @@ class ObjectLock:
             self.store.create(self.key, _dump(mine))
         except StoreInUseError:
             return self._take_over(mine)
-        self._probe(mine)
+        self._unproven = not self.store.requests.proven
         return True
 
     def _take_over(self, mine: Holder) -> bool:
@@ -113,8 +114,14 @@ class ObjectLock:
         self.took_over = True
         return True
 
-    def _probe(self, mine: Holder) -> None:
-        """Some stores take a condition and ignore it; then nobody is kept out, and is told so."""
+    def prove(self) -> None:
+        """Find out whether the store honours conditions, where that is not known yet.
+
+        Some take them and ignore them; then nobody is kept out, and is told so.
+        """
+        mine, unproven, self._unproven = self.holder, self._unproven, False
+        if mine is None or not unproven:
+            return
         try:
             self.store.create(self.key, _dump(replace(mine, token="probe")))  # noqa: S106 -- no secret
         except StoreInUseError:
@@ -166,8 +173,7 @@ class ObjectLock:
         mine = self.holder
         if mine is None:
             return
-        found = self.read()
-        if found is None or found.token != mine.token:
+        if not self._is_mine(mine):
             self.lost = True
             raise self._refused()
 
@@ -198,9 +204,12 @@ class ObjectLock:
         if mine is None or mine.pid != os.getpid() or self.lost:
             return
         with contextlib.suppress(StorageError):  # left there, it is a dead holder's
-            found = self.read()
-            if found is not None and found.token == mine.token:
+            if time.time() - mine.renewed < LEASE / 2 or self._is_mine(mine):
                 self.store.delete(self.key)
+
+    def _is_mine(self, mine: Holder) -> bool:
+        found = self.read()
+        return found is not None and found.token == mine.token
 
 
 def _renew(reference: weakref.ref[ObjectLock]) -> None:

@@ -8,6 +8,7 @@ its clock told it.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
 
     from savers._stores._store import KeyStore
 
-__all__ = ["ObjectStream", "load_stream", "seal_stream"]
+__all__ = ["ObjectStream", "RecordInDoubtError", "load_stream", "seal_stream"]
 
 #: Objects after which a stream is compacted.
 MOST_OBJECTS = 100
 #: Bytes of the newest records that are kept in memory.
 MOST_KEPT = 16 << 20
+
+
+class RecordInDoubtError(StorageError):
+    """A store did not answer: a record may stand, or may not. The next opening finds out."""
 
 
 class ObjectStream:
@@ -43,6 +48,7 @@ class ObjectStream:
         self._begins: list[int] = []
         self._kept: deque[tuple[int, bytes]] = deque()
         self._kept_bytes = 0
+        self._doubtful = b""  # the record that may stand or not
 
     @property
     def full(self) -> bool:
@@ -60,9 +66,19 @@ class ObjectStream:
         ------
         StoreInUseError
             Another writer took over.
+        RecordInDoubtError
+            The store did not answer; or it did save the record of which it did not say so.
         """
-        begin = self.size
-        self.store.create(_key(self.prefix, len(self._begins)), frame)
+        begin, key = self.size, _key(self.prefix, len(self._begins))
+        if self._doubtful not in (b"", frame) and self.store.get(key) == self._doubtful:
+            message = f"{key} holds what seemed to fail before: it is saved; make the saver anew"
+            raise RecordInDoubtError(errno.EIO, message)
+        try:
+            self.store.create(key, frame)
+        except StorageError as error:
+            self._doubtful = frame
+            raise RecordInDoubtError(error.errno, str(error)) from error
+        self._doubtful = b""
         self._begins.append(begin)
         self._keep(begin, frame)
         self.size += len(frame)

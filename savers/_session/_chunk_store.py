@@ -195,10 +195,12 @@ class ChunkStore:
         return Put((layout.name, layout.generation, index), size, crc, "", key)
 
     def drop(self, puts: Sequence[Put]) -> None:
-        """Remove what waits aside for a record that will not come."""
+        """Remove what was written for a record that will not come."""
         for put in puts:
             if put.token:
                 self.drop_token(put.token)
+        with contextlib.suppress(StorageError):  # left there, nobody is sent to them
+            self.store.delete_all([put.key for put in puts if not put.token])
 
     def drop_token(self, token: str) -> None:
         """Remove one staged object."""
@@ -237,13 +239,20 @@ class ChunkStore:
             if token.startswith(self.mark):
                 self.drop_token(token)
 
+    def make_room(self, layout: ArrayLayout) -> None:
+        """Remove what a writer that died left of an array that it had no record of.
+
+        On disk such chunks wait aside, and are gone by now.
+        """
+        if not isinstance(self.store, LocalStore) and not layout.generation:
+            self.format.remove_chunks(self.store, layout)
+
     def remove_unknown(self, array: ArrayState) -> None:
         """Remove objects of commits that never got their record."""
         if array.adopted or array.layout.meta.get("writers"):
             return  # another program's, or of writers that may be at work
-        for index, key in list(self.format.chunks_in(self.store, array.layout)):
-            if index not in array.chunks:
-                self.store.delete(key)
+        found = self.format.chunks_in(self.store, array.layout)
+        self.store.delete_all([key for index, key in found if index not in array.chunks])
 
     # -- reading -----------------------------------------------------------------------------------
 

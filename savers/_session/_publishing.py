@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from savers._ledger._object_stream import RecordInDoubtError
 from savers._stores._store import ChangedError
 from savers.errors import LedgerMismatchError
 
@@ -127,6 +128,8 @@ class Publisher:
         chunks = self.session.chunks
         try:
             self.session.ledger.append({"kind": "publish", "arrays": list(entries)})
+        except RecordInDoubtError:
+            raise
         except BaseException:
             chunks.drop(puts)
             raise

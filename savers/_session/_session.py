@@ -28,22 +28,25 @@ import numpy as np
 from savers._ledger._ledger import Home, Ledger, replay
 from savers._ledger._locks import Lock, moment
 from savers._ledger._object_lock import ObjectLock
+from savers._ledger._object_stream import RecordInDoubtError
+from savers._ledger._state import ArrayLayout
 from savers._session._chunk_store import ChunkStore
 from savers._session._commit import CommitPlan
 from savers._session._open_chunks import OpenChunks
 from savers._session._publishing import Publisher, patiently, refuse_changed
 from savers._stores._bucket._store import ObjectStore
+from savers._stores._bucket._uploads import side_by_side
 from savers._stores._location import ledger_folder
 from savers._values._regions import pieces
 from savers.errors import ClosedError, StorageError, StoreInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from savers._format import Format
-    from savers._ledger._state import ArrayLayout, ArrayState, PieceRef, State
+    from savers._ledger._state import ArrayState, PieceRef, State
     from savers._session._chunk_store import ChunkId
     from savers._session._commit import Box, Write
     from savers._stores._location import Location
@@ -85,6 +88,7 @@ class Session:
         self._lock = self._make_lock()
         self._ledger: Ledger | None = None
         self._created = False
+        self._looked: Sequence[str] | None = None
         self.open_chunks = OpenChunks()
         self._recent: tuple[Any, NDArray[Any]] | None = None
         self._dirty = False
@@ -103,6 +107,7 @@ class Session:
         lock = ObjectLock(keys.beside(keys.prefix + prefix), name, subject)
         if isinstance(self.store, ObjectStore):
             self.store.keep_aside(f"{keys.prefix}{prefix}staged/", lock.assert_held)
+            self.store.documents = True
         return lock
 
     # -- opening -----------------------------------------------------------------------------------
@@ -117,6 +122,20 @@ class Session:
         if self._ledger is not None:
             return self._ledger.state
         return replay(self.home(), self.dataset)[0]
+
+    @contextlib.contextmanager
+    def looking(self, names: Collection[str]) -> Iterator[None]:
+        """While a dataset is opened: what says what is there is read once, side by side."""
+        if self._ledger is not None:
+            yield
+            return
+        self._looked = self.format.documents(names)
+        side_by_side(self.location.look(self._looked, self.dataset))
+        try:
+            yield
+        finally:
+            self._looked = None
+            self.location.forget()
 
     def crashed(self) -> bool:
         """Return whether the last owner of the dataset died with it open."""
@@ -159,11 +178,19 @@ class Session:
             else:
                 self._warn_of_others()
             try:
+                self._look_again()
                 self._open_ledger()
             except BaseException:
                 self._let_go()
                 raise
         return self.ledger.state
+
+    def _look_again(self) -> None:
+        """Others may have changed what was seen, before they let go of the dataset."""
+        questions = [self._lock.prove] if isinstance(self._lock, ObjectLock) else []
+        if self._looked is not None:
+            questions += self.location.look(self._looked, self.dataset)
+        side_by_side(questions)
 
     def home(self) -> Home:
         """Return where the ledger lies."""
@@ -188,6 +215,8 @@ class Session:
         if ledger.existed:
             ledger.begin()
             self._recover(ledger.state)
+        elif self._lock is not None and self._lock.took_over:
+            self.chunks.finish_renames(ledger.state)  # of a first commit without a record
 
     def _same_store(self, ledger: Ledger) -> bool:
         """A ledger whose store is gone or another one is set aside, not mixed with new data."""
@@ -251,8 +280,8 @@ class Session:
         self.chunks.close()
         if self._lock is not None:
             self._lock.release()
-        if self.folder is not None and not self._created:
-            with contextlib.suppress(OSError):  # not empty: another dataset's
+        if self.folder is not None:
+            with contextlib.suppress(OSError):  # it holds a ledger
                 self.folder.rmdir()
 
     def let_others_in(self) -> None:
@@ -331,16 +360,26 @@ class Session:
         """
         self._make_ready()
         plan = CommitPlan(writes, cells, sum(map(len, raw)), whole, self.chunk_block)
+        self._make_room((extra or {}).get("new", ()))
         puts = self.chunks.put_all(plan.blocks(), self.ledger.state)
         try:
             self.store.barrier()
             record = {"kind": "commit", **(extra or {}), "arrays": plan.entries(puts)}
             self.ledger.append(record, [*raw, *plan.payload])
+        except RecordInDoubtError:
+            raise
         except BaseException:
             self.chunks.drop(puts)
             raise
         self.chunks.stand(puts)
         self._after_commit(plan)
+
+    def _make_room(self, new: Sequence[Mapping[str, Any]]) -> None:
+        """New arrays find nothing at their keys that a dead writer put there."""
+        if self._lock is None or self._lock.took_over:
+            for entry in new:
+                if not entry.get("adopted"):
+                    self.chunks.make_room(ArrayLayout.from_json(entry["layout"]))
 
     def _after_commit(self, plan: CommitPlan) -> None:
         """From here on the commit stands: what fails now is tried again, never reported as lost."""

@@ -21,7 +21,7 @@ from savers._stores._store import LocalStore, MappingStore
 from savers.errors import FormatError, InvalidInputError, InvalidTypeError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from savers._stores._store import KeyStore, Store
 
@@ -75,6 +75,23 @@ class Location:
             return self.store, f"{dataset}/.ledger/"
         message = f"{self.name} can't keep a ledger"
         raise FormatError(message)
+
+    def look(self, documents: Sequence[str], dataset: str) -> Sequence[Callable[[], None]]:
+        """Return requests for documents and for the names in the ledger, to be sent side by side.
+
+        Their answers are remembered until `forget`. None where no reading is a request.
+        """
+        if not isinstance(self.store, ObjectStore):
+            return ()
+        if self.beside is None:
+            return self.store.look(documents, [f"{dataset}/.ledger/"])
+        return [*self.store.look(documents), *self.beside.look(prefixes=[""])]
+
+    def forget(self) -> None:
+        """Ask for everything again from here on. Idempotent."""
+        for store in (self.store, self.beside):
+            if isinstance(store, ObjectStore):
+                store.forget()
 
 
 #: URL schemes that obstore serves, and the scheme it knows them by.

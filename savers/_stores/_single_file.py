@@ -93,6 +93,9 @@ class FileStore:
     def get(self, key: str) -> bytes | None:
         return self._segment.get(key)
 
+    def get_all(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        return [self.get(key) for key in keys]
+
     def put(self, key: str, data: Bytes) -> None:
         self._segment.put(key, [data])
 
@@ -101,6 +104,10 @@ class FileStore:
 
     def delete(self, key: str) -> None:
         self._segment.drop(key)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(key)
 
     def list(self, prefix: str) -> Iterator[str]:
         return (key for key in self._segment.names() if key.startswith(prefix))

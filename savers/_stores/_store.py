@@ -50,6 +50,9 @@ class Store(Protocol):
     def get(self, key: str) -> bytes | None:
         """Return the object, None where there is none."""
 
+    def get_all(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Return several objects, side by side where each is a request."""
+
     def put(self, key: str, data: Bytes) -> None:
         """Create or replace an object; readers see the old or the new one, never a part."""
 
@@ -61,6 +64,9 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; no error where there is none."""
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove several objects."""
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys below a prefix ("" for all)."""
@@ -153,6 +159,9 @@ class LocalStore:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
+    def get_all(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        return [self.get(key) for key in keys]
+
     def put(self, key: str, data: Bytes) -> None:
         token = self.stage(f"put-{os.getpid()}-{self._count}", data)
         self._count += 1
@@ -239,6 +248,10 @@ class LocalStore:
         with storage_errors("delete", path):
             path.unlink(missing_ok=True)
         self._note(str(path.parent))
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(key)
 
     def list(self, prefix: str) -> Iterator[str]:
         top = self.root / prefix

@@ -66,6 +66,10 @@ class ZarrFormat:
             close_all_before("zarr.core.sync")
         return location.store
 
+    def documents(self, names: Collection[str]) -> Sequence[str]:
+        folders = ["", *(f"{name}/" for name in names)]
+        return [folder + document for folder in folders for document in _DOCUMENTS]
+
     # -- layouts ---------------------------------------------------------------------------------
 
     def create(self, new: NewArray) -> ArrayLayout:
@@ -204,8 +208,7 @@ class ZarrFormat:
                 yield tuple(map(int, parts)), key
 
     def remove_chunks(self, store: Store, layout: ArrayLayout) -> None:
-        for _, key in list(self._chunk_objects(store, layout)):
-            store.delete(key)
+        store.delete_all([key for _, key in self._chunk_objects(store, layout)])
         store.prune(layout.name)
 
     # -- what readers see --------------------------------------------------------------------------
@@ -276,12 +279,16 @@ class ZarrFormat:
 
 def format_of(store: Store) -> Literal[2, 3] | None:
     """Return the version of the Zarr format that a store has, None where there is no store."""
-    if store.get("zarr.json") is not None:
+    newer, *older = store.get_all(_DOCUMENTS)
+    if newer is not None:
         return 3
-    return 2 if any(store.get(key) is not None for key in (".zgroup", ".zarray")) else None
+    return 2 if any(document is not None for document in older) else None
 
 
 # -- documents -----------------------------------------------------------------------------------
+
+#: What says that a node is there: of version 3, and of version 2.
+_DOCUMENTS = ("zarr.json", ".zgroup", ".zarray")
 
 
 def _dump(document: Mapping[str, Any]) -> bytes:

@@ -328,6 +328,7 @@ def test_a_failed_append_is_cut_off_before_the_next(tmp_path, monkeypatch):
     home = Home(tmp_path / "a.ledger", None)
     ledger = Ledger(home, "x", synced=False)
     ledger.begin("id")
+    ledger.append({"kind": "settings", "settings": {"a": 0}})
     real = savers._ledger._ledger.os.write
 
     def half(descriptor, data):
@@ -338,7 +339,7 @@ def test_a_failed_append_is_cut_off_before_the_next(tmp_path, monkeypatch):
         patched.setattr(savers._ledger._ledger.os, "write", half)
         with pytest.raises(OSError, match=r"can't append to .*x@00000001.log.*free"):
             ledger.append({"kind": "settings", "settings": {"a": 1}})
-    assert ledger.state.settings == {}
+    assert ledger.state.settings == {"a": 0}
     ledger.append({"kind": "settings", "settings": {"b": 2}})
     ledger.close()
-    assert replay(home, "x")[0].settings == {"b": 2}
+    assert replay(home, "x")[0].settings == {"a": 0, "b": 2}

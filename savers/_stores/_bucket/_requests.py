@@ -97,6 +97,8 @@ class Requests:
         self._reached = False
         #: False once a store turned out to know no conditions.
         self.conditional = True
+        #: True once a store refused a request for its condition.
+        self.proven = False
 
     def send(self, operation: str, key: str, request: Callable[[], T]) -> T:
         """Return the answer to a request.
@@ -133,7 +135,7 @@ class Requests:
             with self.gate:
                 answer = request()
         except (AlreadyExistsError, PreconditionError) as error:
-            self._reached = True
+            self._reached = self.proven = True
             raise Conflict from error
         except (BaseError, OSError) as error:
             self._reached = self._reached or not _unreachable(error)

@@ -17,8 +17,9 @@ import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from savers._stores._bucket._look import Look
 from savers._stores._bucket._requests import Conflict, Requests
-from savers._stores._bucket._uploads import Uploads
+from savers._stores._bucket._uploads import Uploads, side_by_side
 from savers._stores._store import ChangedError
 from savers.errors import StorageError, StoreInUseError
 
@@ -44,7 +45,7 @@ Version = dict[str, str]
 
 
 class Known(NamedTuple):
-    """An object as it was last seen: its version, and a digest of its bytes."""
+    """An object as it was last seen: its version, and a digest of its bytes ("" of a chunk's)."""
 
     version: Version
     digest: bytes
@@ -85,10 +86,15 @@ class ObjectStore:
         self.scratch = scratch
         self.secrets = secrets
         self.requests = requests or Requests(name, secrets)
+        #: True: a document that was put is not asked for before the next put of it, because the
+        #: condition of that one fails where somebody else replaced it.
+        self.documents = False
         #: Makes the obstore client of these keys that readers use; it retries by itself.
         self.reader: Callable[[], Any] = lambda: client
         self._fence: Callable[[], None] = _no_fence
         self._known: OrderedDict[str, Known] = OrderedDict()
+        self._look: Look | None = None
+        self._latest: tuple[str, bytes] | None = None  # the document that was put last
         self._mutex = threading.Lock()
         self._uploads = Uploads(self.requests.gate.most)
         self._aside: dict[str, bytes] = {}
@@ -111,8 +117,43 @@ class ObjectStore:
         path = self.prefix + key
         if (token := self._moving.get(path)) is not None:
             return self.get_staged(token)
+        look, latest = self._look, self._latest
+        if latest is not None and latest[0] == path:
+            return latest[1]
+        if look is not None and path in look.objects:
+            return look.objects[path]
         found = self._read(path)
         return None if found is None else found[0]
+
+    def look(
+        self, keys: Sequence[str] = (), prefixes: Sequence[str] = ()
+    ) -> list[Callable[[], None]]:
+        """Return requests for objects and listings; until `forget` their answers are remembered.
+
+        They may be sent side by side. What this store changes is asked for again.
+        """
+        look = self._look = Look()
+
+        def read(path: str) -> None:
+            found = self._read(path)
+            look.objects[path] = None if found is None else found[0]
+
+        def survey(prefix: str) -> None:
+            look.listings[prefix] = self._list(prefix)
+
+        reads = [functools.partial(read, self.prefix + key) for key in keys]
+        return [*reads, *(functools.partial(survey, self.prefix + prefix) for prefix in prefixes)]
+
+    def forget(self) -> None:
+        """Ask for everything again from here on. Idempotent."""
+        self._look = self._latest = None
+
+    def _changed(self, *paths: str) -> None:
+        look, latest = self._look, self._latest
+        if look is not None:
+            look.changed(paths)
+        if latest is not None and latest[0] in paths:
+            self._latest = None
 
     def put(self, key: str, data: Bytes) -> None:
         """Replace the document that was read last, or create it where none was found.
@@ -125,10 +166,12 @@ class ObjectStore:
             Another process changed it since; the next call replaces that one.
         """
         path, whole = self.prefix + key, bytes(data)
-        known = self._known.get(path)
-        if known is not None and known.digest and known.digest == _digest(whole):
+        known, digest = self._known.get(path), _digest(whole)
+        if known is not None and known.digest and known.digest == digest:
             return
-        if self._attempt(path, whole, known and known.version):
+        if self._attempt(path, whole, known and known.version, digest):
+            if self.documents and digest and self.requests.conditional:
+                self._latest = (path, whole)
             return
         self._fence()
         message = f"{path} in {self.name} was changed by another process"
@@ -146,13 +189,7 @@ class ObjectStore:
         def read(key: str) -> None:
             found[key] = self.get(key)
 
-        side_by_side = Uploads(self.requests.gate.most)
-        try:
-            for key in keys:
-                side_by_side.submit(functools.partial(read, key), 0)
-            side_by_side.wait()
-        finally:
-            side_by_side.close()
+        side_by_side([functools.partial(read, key) for key in keys], self.requests.gate.most)
         return [found[key] for key in keys]
 
     def create(self, key: str, data: Bytes) -> None:
@@ -206,6 +243,7 @@ class ObjectStore:
         self._moving.clear()
         self._failed.clear()
         self._known.clear()
+        self.forget()
 
     # -- objects aside -----------------------------------------------------------------------------
 
@@ -289,14 +327,17 @@ class ObjectStore:
         message = f"{path} in {self.name} is written by another process all the time"
         raise StoreInUseError(message)
 
-    def _attempt(self, path: str, data: bytes, version: Version | None) -> bool:
+    def _attempt(
+        self, path: str, data: bytes, version: Version | None, digest: bytes = b""
+    ) -> bool:
         """Put an object under a condition; return whether its bytes are there now."""
+        self._changed(path)
         try:
             answer = self.requests.send("write", path, lambda: self._put(path, data, version))
         except (Conflict, FileNotFoundError):  # another object, or none any more
             found = self._read(path)
             return found is not None and found[0] == data
-        self._remember(path, answer, data)
+        self._remember(path, answer, digest)
         return True
 
     def _put(self, path: str, data: bytes, version: Version | None) -> Any:
@@ -336,13 +377,14 @@ class ObjectStore:
         except FileNotFoundError:
             with self._mutex:
                 self._known.pop(path, None)
+            self._changed(path)
             return None
-        return data, self._remember(path, meta, data)
+        return data, self._remember(path, meta, _digest(data))
 
-    def _remember(self, path: str, meta: Any, data: bytes) -> Version:
+    def _remember(self, path: str, meta: Any, digest: bytes) -> Version:
         version = {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
         with self._mutex:
-            self._known[path] = Known(version, _digest(data))
+            self._known[path] = Known(version, digest)
             self._known.move_to_end(path)
             if len(self._known) > MOST_KNOWN:
                 self._known.popitem(last=False)
@@ -353,6 +395,7 @@ class ObjectStore:
 
         for first in range(0, len(paths), MOST_DELETED):
             batch = list(paths[first : first + MOST_DELETED])
+            self._changed(*batch)
             with contextlib.suppress(FileNotFoundError):
                 delete = functools.partial(obstore.delete, self.client, batch)
                 self.requests.send("delete", batch[0], delete)
@@ -362,6 +405,9 @@ class ObjectStore:
 
     def _list(self, prefix: str) -> Sequence[str]:
         import obstore
+
+        if self._look is not None and (seen := self._look.listed(prefix)) is not None:
+            return seen
 
         def request() -> Sequence[str]:
             found = obstore.list(self.client, prefix or None).collect()

@@ -11,12 +11,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["Uploads"]
+__all__ = ["Uploads", "side_by_side"]
 
 #: Bytes on their way at a time; an upload larger than that goes alone.
 MOST_BYTES = 128 << 20
+#: Calls side by side that carry next to nothing.
+MOST_CALLS = 32
 
 
 class Uploads:
@@ -92,3 +94,17 @@ class Uploads:
         for thread in threads:
             thread.join()
         self._ending = False
+
+
+def side_by_side(calls: Sequence[Callable[[], None]], most: int = MOST_CALLS) -> None:
+    """Return once every call is done; raise what the first one that failed raised."""
+    if len(calls) == 1:
+        calls[0]()
+        return
+    uploads = Uploads(min(most, len(calls)))
+    try:
+        for call in calls:
+            uploads.submit(call, 0)
+        uploads.wait()
+    finally:
+        uploads.close()
