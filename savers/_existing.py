@@ -23,7 +23,7 @@ from savers._stores._location import ledger_folder, locate
 from savers._stores._remote_file import has_working_copy, working_copy
 from savers._stores._single_file import FileStore
 from savers._stores._store import MappingStore
-from savers._zarr._saver import ZarrFormat, format_of
+from savers._zarr._format import ZarrFormat, format_of
 from savers.errors import NotFoundError, SaverError
 
 if TYPE_CHECKING:

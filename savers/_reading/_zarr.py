@@ -15,7 +15,7 @@ from zarr.storage import StorePath
 from savers._reading._lazy import StoredArray
 from savers._reading._loop import paced, side_by_side
 from savers._reading._store import supplying
-from savers._zarr._saver import ID as STORE_ID
+from savers._zarr._format import ID as STORE_ID
 from savers.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:

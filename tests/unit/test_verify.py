@@ -325,7 +325,7 @@ def test_a_ledger_whose_store_is_gone_says_so(store):
 DISCARD = """
 import os, sys, numpy as np, savers
 from savers import JobSpec
-from savers._zarr._saver import ZarrFormat
+from savers._zarr._format import ZarrFormat
 
 saver = savers.ZarrSaver(sys.argv[1], "a")
 jobs = saver.open_jobs()
