@@ -1,22 +1,23 @@
 """Chunks go into the store in the background, in order for each chunk, within a budget of bytes.
 
-Threads of our own take the chunks: daemons that start with the first write, because standard
-executors refuse work once the interpreter begins to exit. A write is recorded when the last of its
-chunks is in the store; writes that end together share a record.
+A write is recorded when the last of its chunks is in the store; writes that end together share a
+record.
 """
 
 from __future__ import annotations
 
 import errno
 import math
-import os
 import threading
 import time
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from savers._labelled._budget import Budget
+from savers._labelled._outcomes import Outcomes, failed
 from savers._labelled._retries import tried
-from savers._labelled._slots import Coverage, Slot, padded
+from savers._labelled._slots import Slot, padded
+from savers._labelled._workers import Workers
 from savers.errors import StorageError
 
 if TYPE_CHECKING:
@@ -25,43 +26,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from savers._labelled._handles import Submission
+    from savers._labelled._sink import Sink
     from savers._ledger._state import ArrayLayout
 
-__all__ = ["Merge", "Sink", "Whole", "WriteQueue"]
+__all__ = ["Merge", "Whole", "WriteQueue"]
 
 Index = tuple[int, ...]
 SlotId = tuple[str, int, Index]
 #: A part of a write: the slot, then either what makes the whole chunk, or where values go.
 Whole = tuple[Slot, "Callable[[], NDArray[Any]]"]
 Merge = tuple[Slot, tuple[slice, ...], "NDArray[Any]"]
-
-
-class Sink:
-    """What the queue needs of a store; see `savers._labelled._store`."""
-
-    def put(self, layout: ArrayLayout, index: Index, block: NDArray[Any]) -> list[Any]:
-        """Put a chunk; return what a record says of it."""
-        raise NotImplementedError
-
-    def record(self, chunks: Sequence[Any], writes: Sequence[Submission]) -> None:
-        """Make it true that these chunks and writes are in the store."""
-        raise NotImplementedError
-
-    def load(self, layout: ArrayLayout, index: Index) -> tuple[NDArray[Any], Coverage]:
-        """Claim a chunk, and return what the store has of it."""
-        raise NotImplementedError
-
-    def release(self, layout: ArrayLayout, index: Index) -> None:
-        """Let other writers have a chunk."""
-        raise NotImplementedError
-
-    def fill(self, layout: ArrayLayout) -> object:
-        """Return the value of cells that were never written."""
-        raise NotImplementedError
-
-    def weight(self, layout: ArrayLayout) -> int:
-        """Return how many times its bytes a chunk takes, encoded bytes included."""
-        raise NotImplementedError
 
 
 class WriteQueue:
@@ -79,27 +53,23 @@ class WriteQueue:
 
     def __init__(self, sink: Sink, threads: int, limit: int, *, keeps: bool) -> None:
         self.sink = sink
-        self.limit = limit
         self.keeps = keeps
-        self.pid = os.getpid()
-        self.held = 0
-        self.peak = 0
-        self.kept = 0  # of writes that failed
         self._lock = threading.RLock()
-        self._work = threading.Condition(self._lock)
         self._change = threading.Condition(self._lock)
+        self._budget = Budget(limit, self._change)
+        self._outcomes = Outcomes(self._budget)
+        self._workers = Workers(threads, self._lock, self._take_out)
         self._recording = threading.Lock()
         self._slots: dict[SlotId, Slot] = {}
-        self._queue: deque[Slot] = deque()
-        self._open: dict[int, Submission] = {}
         self._chunks: list[Any] = []  # put, and not yet recorded
         self._whole: dict[SlotId, Slot] = {}  # done with, for others once their record stands
         self._ready: list[Submission] = []
         self._unrecorded: list[Submission] = []
-        self._unreported: list[StorageError] = []
-        self._threads: list[threading.Thread] = []
-        self._count = threads
-        self._waiting = 0
+
+    @property
+    def peak(self) -> int:
+        """Bytes that were held at most."""
+        return self._budget.peak
 
     # -- submitting --------------------------------------------------------------------------------
 
@@ -164,13 +134,13 @@ class WriteQueue:
             while True:
                 opened = sum(self._opened(layout, index) for layout, index in merged)
                 need = size + opened
-                if not self.held or self.held + need <= self.limit:
-                    self._hold(need)
+                if self._budget.fits(need):
+                    self._budget.hold(need)
                     return opened
                 if self._evict():
                     continue
-                if self.kept >= self.limit or not wait or time.monotonic() >= deadline:
-                    raise self._full(need)
+                if self._budget.stuck or not wait or time.monotonic() >= deadline:
+                    raise self._budget.refusal(need)
                 self._change.wait(max(0.0, min(1.0, deadline - time.monotonic())))
 
     def _opened(self, layout: ArrayLayout, index: Index) -> int:
@@ -184,34 +154,10 @@ class WriteQueue:
     def free(self, size: int) -> None:
         """Give back reserved bytes."""
         with self._lock:
-            self._hold(-size)
-
-    def _full(self, size: int) -> StorageError:
-        message = (
-            f"no room for a write of {size} bytes: {self.held} of max_inflight_bytes="
-            f"{self.limit} are held by writes that are not durable yet"
-        )
-        if self.kept:
-            message += f", {self.kept} bytes more by writes that failed; flush() tries them again"
-        return StorageError(errno.EAGAIN, message)
-
-    def _hold(self, size: int) -> None:
-        self.held += size
-        self.peak = max(self.peak, self.held)
-        if size < 0:
-            self._change.notify_all()
+            self._budget.hold(-size)
 
     def _weigh(self, slot: Slot) -> None:
-        """Count the blocks of a slot anew."""
-        size = 0
-        if slot.block is not None:
-            copies = 1 + (slot.lent is not None and slot.lent is not slot.block)
-            size = slot.block.nbytes * self.sink.weight(slot.layout) * copies
-            size += slot.coverage.nbytes if slot.coverage is not None else 0
-        kept = size if slot.failed else 0
-        self.kept += kept - slot.kept
-        self._hold(size - kept - slot.size)
-        slot.size, slot.kept = size - kept, kept
+        self._budget.weigh(slot, self.sink.weight(slot.layout))
 
     def _evict(self) -> bool:
         """Let go of a block that nobody works on, or send one out that is not whole yet."""
@@ -244,7 +190,7 @@ class WriteQueue:
             while any(slot.busy and slot.lent is None for slot, _, _ in merges):
                 self._change.wait()  # before anything is taken: a flush sees all of it or nothing
             submission.left = len({id(part[0]) for part in (*wholes, *merges)})
-            self._open[id(submission)] = submission
+            self._outcomes.begin(submission)
             for slot, make in wholes:
                 slot.replace(make)
                 self._weigh(slot)
@@ -272,40 +218,20 @@ class WriteQueue:
                 slot.waiting.append(one)
                 one.flying += 1
         for one in superseded:  # its values are replaced or go along
-            self._revive(one)
+            self._outcomes.revive(one)
 
     def _enqueue(self, slot: Slot) -> None:
         slot.urgent = True
         if not (slot.queued or slot.busy):
             slot.queued = True
-            self._queue.append(slot)
-            if self._waiting:
-                self._waiting -= 1
-                self._work.notify()
-            elif len(self._threads) < self._count:
-                self._start()
+            self._workers.add(slot)
 
     # -- threads -----------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        name = f"savers-write-{len(self._threads)}"
-        thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                while not self._queue:
-                    if threading.current_thread() not in self._threads:
-                        return
-                    self._waiting += 1
-                    self._work.wait()
-                slot = self._queue.popleft()
-                writes, slot.waiting = slot.waiting, []
-                take = slot.take()
-            self._put(slot, take, writes)
-            del slot, take, writes
+    def _take_out(self, slot: Slot) -> Callable[[], None]:
+        """Return what puts the values that a slot has now."""
+        writes, slot.waiting = slot.waiting, []
+        return partial(self._put, slot, slot.take(), writes)
 
     def _put(self, slot: Slot, take: Callable[[], NDArray[Any]], writes: list[Submission]) -> None:
         block: NDArray[Any] | None = None
@@ -386,27 +312,7 @@ class WriteQueue:
             self._end(slot)
             self._weigh(slot)
             for one in writes:
-                self._fail(one, error, slot.layout.name)
-
-    def _fail(self, one: Submission, error: Exception, array: str | None) -> None:
-        failure = failed(one, error, array)
-        one.errors.append(failure)
-        if not one.settled:
-            one.settled = True
-            self._unreported.append(failure)
-            self._hold(-one.size)
-            self.kept += one.size
-            if not one.future.done():
-                one.future.set_exception(failure)
-        self._change.notify_all()
-
-    def _revive(self, one: Submission) -> None:
-        """Count a write that failed as on its way again."""
-        if one.settled and one.errors:
-            one.settled = False
-            one.errors.clear()
-            self.kept -= one.size
-            self._hold(one.size)
+                self._outcomes.fail(one, error, slot.layout.name)
 
     def _tidy(self, slot: Slot) -> bool:
         """Forget a slot that holds nothing; True where that was so."""
@@ -431,7 +337,8 @@ class WriteQueue:
                 with self._lock:
                     self._unrecorded += ready
                     for one in ready:
-                        self._fail(one, error, None)
+                        self._outcomes.fail(one, error, None)
+                    self._change.notify_all()
                 return
             with self._lock:
                 del self._chunks[: len(chunks)]
@@ -443,9 +350,7 @@ class WriteQueue:
             one.release()
         with self._lock:
             for one in ready:
-                one.settled = True
-                self._open.pop(id(one), None)
-                self._hold(-one.size)
+                self._outcomes.end(one)
             self._change.notify_all()
         for one in ready:
             if not one.future.done():
@@ -465,17 +370,19 @@ class WriteQueue:
         """
         deadline = time.monotonic() + timeout
         with self._lock:
-            mine = list(self._open.values())
-            told = [slot for slot in self._slots.values() if again and self._was_told(slot)]
+            mine = list(self._outcomes.open.values())
+            told = [
+                slot for slot in self._slots.values() if again and self._outcomes.told(slot.failed)
+            ]
             for slot in told:
                 self._retry(slot)
             for slot in self._slots.values():
                 if slot.waiting:
                     self._enqueue(slot)
-            if again and not self._unreported:
+            if again and not self._outcomes.unreported:
                 self._ready += self._unrecorded
                 for one in self._unrecorded:
-                    self._revive(one)
+                    self._outcomes.revive(one)
                 self._unrecorded = []
         self._record()
         with self._lock:
@@ -483,21 +390,16 @@ class WriteQueue:
                 if time.monotonic() >= deadline:
                     break
                 self._change.wait(max(0.0, min(1.0, deadline - time.monotonic())))
-            found, self._unreported = self._unreported, []
+            found = self._outcomes.report()
         too_late = TimeoutError(f"not durable after {timeout:g} s")
         return [*found, *(failed(one, too_late, None) for one in late)]
-
-    def _was_told(self, slot: Slot) -> bool:
-        """Return whether all failures of a slot were reported."""
-        errors = [error for one in slot.failed for error in one.errors]
-        return bool(slot.failed) and not any(error in self._unreported for error in errors)
 
     def _retry(self, slot: Slot) -> None:
         slot.waiting[:0] = slot.failed
         again, slot.failed = slot.failed, []
         for one in again:
             one.flying += 1
-            self._revive(one)
+            self._outcomes.revive(one)
         self._enqueue(slot)
 
     def hurry(self, one: Submission) -> None:
@@ -510,7 +412,6 @@ class WriteQueue:
     def forget(self, one: Submission) -> None:
         """Let go of a write whose failure its caller was told of, with its data."""
         with self._lock:
-            self._unreported = [error for error in self._unreported if error not in one.errors]
             self._unrecorded = [other for other in self._unrecorded if other is not one]
             unread = not one.flying
             for slot in list(self._slots.values()):
@@ -522,31 +423,15 @@ class WriteQueue:
                         slot.clear()
                     self._weigh(slot)
                     self._tidy(slot)
-            if self._open.pop(id(one), None) is not None and one.settled:
-                self.kept -= one.size
+            self._outcomes.forget(one)
         if unread:  # else a thread still reads its memory, which goes with the last reader
             one.release()
 
     def unsaved(self) -> list[str]:
         """Return in words what is not durable."""
         with self._lock:
-            return [one.describe() for one in self._open.values()]
+            return [one.describe() for one in self._outcomes.open.values()]
 
     def stop(self) -> None:
         """End the threads. The next write starts new ones."""
-        with self._lock:
-            threads, self._threads, self._waiting = self._threads, [], 0
-            self._work.notify_all()
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join()
-
-
-def failed(one: Submission, error: BaseException, array: str | None) -> StorageError:
-    """Return the failure of a write, which names array, labels and attempts."""
-    attempts = getattr(error, "attempts", 1)
-    times = f"{attempts} attempts" if attempts > 1 else "1 attempt"
-    message = f"can't save {one.describe(array)} ({times}): {error}"
-    failure = StorageError(getattr(error, "errno", None) or errno.EIO, message)
-    failure.__cause__ = error
-    return failure
+        self._workers.stop()

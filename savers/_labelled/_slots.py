@@ -131,6 +131,14 @@ class Slot:
         """True while nobody works on it or is about to."""
         return not (self.busy or self.queued or self.pins)
 
+    def nbytes(self, copies: int) -> int:
+        """Return the bytes of its values, each so many times, and of what is known of them."""
+        if self.block is None:
+            return 0
+        lent = self.lent is not None and self.lent is not self.block
+        size = self.block.nbytes * copies * (1 + lent)
+        return size + (self.coverage.nbytes if self.coverage is not None else 0)
+
     def replace(self, make: Callable[[], NDArray[Any]]) -> None:
         """Take values for the whole chunk, made when it is their turn."""
         self._make, self.block, self.coverage = make, None, None

@@ -19,7 +19,7 @@ from savers._codecs._codec import DirectChunks
 from savers._labelled._claims import Claims
 from savers._labelled._object_claims import ObjectClaims
 from savers._labelled._process_claims import ProcessClaims
-from savers._labelled._queue import Sink
+from savers._labelled._sink import Sink
 from savers._labelled._slots import Coverage, known_values
 from savers._labelled._streams import Replica, WriterStream, is_writing, writers_of
 from savers._session._chunk_store import ChunkStore

@@ -14,7 +14,8 @@ import zarr
 
 from savers import AsyncZarrSaver, StorageError, StoreInUseError, verify
 from savers._labelled._handles import Submission
-from savers._labelled._queue import Sink, WriteQueue
+from savers._labelled._queue import WriteQueue
+from savers._labelled._sink import Sink
 from savers._labelled._slots import Coverage, known_values
 from savers._labelled._store import LabelledStore
 from savers._ledger._records import fold, snapshot

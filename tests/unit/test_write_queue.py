@@ -12,7 +12,8 @@ import pytest
 
 from savers import StorageError
 from savers._labelled._handles import Submission
-from savers._labelled._queue import Sink, WriteQueue
+from savers._labelled._queue import WriteQueue
+from savers._labelled._sink import Sink
 
 LAYOUT = SimpleNamespace(
     name="t2m", generation=0, chunks=(4,), shape=(8,), values_dtype=np.dtype("f4")
