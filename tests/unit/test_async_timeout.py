@@ -26,6 +26,7 @@ class HeldUp(UserDict):
         super().__setitem__(key, bytes(data))
 
 
+@pytest.mark.filterwarnings("ignore:HeldUp is written to without conditional writes")
 def test_a_write_that_took_too_long_arrives_as_it_was_given():
     store = HeldUp()
     saver = AsyncZarrSaver("", {"lead_time": np.arange(5)}, store=store, pool_size=1)
