@@ -23,7 +23,7 @@ from savers._stores._location import ledger_folder, locate
 from savers._stores._remote_file import has_working_copy, working_copy
 from savers._stores._single_file import FileStore
 from savers._stores._store import MappingStore
-from savers._zarr._format import ZarrFormat, format_of
+from savers._zarr._format import ZarrFormat, format_in, format_of
 from savers.errors import NotFoundError, SaverError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _format(location: Location, datasets: Sequence[Dataset]) -> tuple[Format, bo
     if location.path is not None and not location.path.is_dir():
         return _file_format(location, location.path, datasets)
     there = format_of(location.store)
-    return ZarrFormat(there or 3), there is not None
+    return format_in(location.store, there or 3), there is not None
 
 
 def _file_format(

@@ -324,6 +324,13 @@ class Ledger:
         """True when there was a ledger before this one was opened."""
         return bool(self._old)
 
+    def is_current(self) -> bool:
+        """Return whether the store has what this writer put there last, and nothing newer."""
+        names = self.home.streams(self.dataset)
+        if self._stream is None or names[-1:] != [self._old]:
+            return names[-1:] == ([self._old] if self._old else [])
+        return len(self.home.load(self._old) or b"") == self._stream.size
+
     def set_aside(self) -> str:
         """Take the streams out of use; return where the newest one went."""
         where = ""

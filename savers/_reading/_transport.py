@@ -16,6 +16,7 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore
 from savers._reading._store import LoopStore, ReadStore, cut
 from savers._stores._bucket._store import ObjectStore as Bucket
 from savers._stores._filesystems import awaited, close
+from savers._stores._icechunk._branch import Branch
 from savers._stores._location import locate
 from savers._stores._secrets import harmless, without_secrets
 from savers._stores._store import MappingStore
@@ -38,7 +39,7 @@ def reading_store(target: object, storage_options: Mapping[str, Any] | None = No
 
     Parameters
     ----------
-    target : str, Path, mapping, zarr Store or obstore store
+    target : str, Path, mapping, zarr Store, obstore store, Icechunk repository or session
         As for `savers._stores._location.locate`, and any other zarr store.
     storage_options : mapping, optional
 
@@ -58,6 +59,8 @@ def reading_store(target: object, storage_options: Mapping[str, Any] | None = No
     secrets = getattr(store, "secrets", ())
     if isinstance(store, Bucket):
         return ReadStore(ObjectStore(store.reader(), read_only=True), location.name, secrets)
+    if isinstance(store, Branch):
+        return ReadStore(store.sessions.view().store, location.name)
     mapping = store.mapping if isinstance(store, MappingStore) else None
     found = ReadStore(_of_mapping(mapping), location.name, secrets)
     if isinstance(target, str):

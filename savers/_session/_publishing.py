@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from savers._session._session import Session
     from savers._stores._store import Store
 
-__all__ = ["Publisher", "patiently", "refuse_changed", "shapes"]
+__all__ = ["Publisher", "is_lagging", "patiently", "refuse_changed", "shapes"]
 
 #: Attempts to change a root document that others change, too.
 ROOT_ATTEMPTS = 20
@@ -41,6 +41,11 @@ def shapes(state: State) -> dict[str, Index]:
 
 def _grows_along(array: ArrayState, dimension: str) -> bool:
     return array.layout.growing and array.layout.meta["dims"][:1] == [dimension]
+
+
+def is_lagging(state: State) -> bool:
+    """Return whether readers see less than what is committed."""
+    return any(shape != state.arrays[name].published for name, shape in shapes(state).items())
 
 
 def refuse_changed(fmt: Format, store: Store, where: str, state: State) -> None:

@@ -33,7 +33,8 @@ from savers._ledger._state import ArrayLayout
 from savers._session._chunk_store import ChunkStore
 from savers._session._commit import CommitPlan
 from savers._session._open_chunks import OpenChunks
-from savers._session._publishing import Publisher, patiently, refuse_changed
+from savers._session._publishing import Publisher, is_lagging, patiently, refuse_changed
+from savers._session._transactions import Transactions, described
 from savers._stores._bucket._store import ObjectStore
 from savers._stores._bucket._uploads import side_by_side
 from savers._stores._location import ledger_folder
@@ -85,6 +86,7 @@ class Session:
         self.yielding = True
         self.folder = None if location.path is None else ledger_folder(location.path)
         self.chunks = ChunkStore(location, self.store, fmt, dataset)
+        self.transactions = Transactions(self)
         self._lock = self._make_lock()
         self._ledger: Ledger | None = None
         self._created = False
@@ -121,6 +123,7 @@ class Session:
         """Return the state without taking the dataset, for checks before anything changes."""
         if self._ledger is not None:
             return self._ledger.state
+        self.transactions.refresh()
         return replay(self.home(), self.dataset)[0]
 
     @contextlib.contextmanager
@@ -178,6 +181,7 @@ class Session:
             else:
                 self._warn_of_others()
             try:
+                self.transactions.refresh()
                 self._look_again()
                 self._open_ledger()
             except BaseException:
@@ -236,6 +240,9 @@ class Session:
         """Finish the last commit, refuse a store that somebody else changed, remove leftovers."""
         self.chunks.finish_renames(state)
         refuse_changed(self.format, self.store, self.location.name, state)
+        if self.transactions.store is not None:  # what was saved is published, and all there is
+            self._dirty = is_lagging(state)
+            return
         if self._lock is None or self._lock.took_over:
             for array in (*state.arrays.values(), *state.pending.values()):
                 self.chunks.remove_unknown(array)
@@ -257,6 +264,16 @@ class Session:
         return self._ledger
 
     # -- closing -----------------------------------------------------------------------------------
+
+    def undo(self) -> None:
+        """Go back to the last commit, where a transaction came to nothing."""
+        self.open_chunks.clear()
+        self._recent = None
+        self._open_ledger()
+
+    def let_go(self) -> None:
+        """Let others in, as it is."""
+        self._let_go()
 
     def close(self) -> None:
         """Publish, and let others in. Idempotent."""
@@ -293,8 +310,9 @@ class Session:
 
     def append(self, record: dict[str, Any]) -> None:
         """Append a record that goes with no data."""
-        self._make_ready()
-        self.ledger.append(record)
+        with self.transactions.unit(described(self.dataset, record)):
+            self._make_ready()
+            self.ledger.append(record)
 
     def _make_ready(self) -> None:
         """Make sure that the dataset is held, nothing is half done and the store is there."""
@@ -358,13 +376,19 @@ class Session:
         StorageError
             Nothing is committed, and the same call can be made again.
         """
+        record = {"kind": "commit", **(extra or {})}
+        with self.transactions.unit(described(self.dataset, record, cells)):
+            self._commit(
+                CommitPlan(writes, cells, sum(map(len, raw)), whole, self.chunk_block), record, raw
+            )
+
+    def _commit(self, plan: CommitPlan, record: dict[str, Any], raw: Sequence[bytes]) -> None:
         self._make_ready()
-        plan = CommitPlan(writes, cells, sum(map(len, raw)), whole, self.chunk_block)
-        self._make_room((extra or {}).get("new", ()))
+        self._make_room(record.get("new", ()))
         puts = self.chunks.put_all(plan.blocks(), self.ledger.state)
         try:
             self.store.barrier()
-            record = {"kind": "commit", **(extra or {}), "arrays": plan.entries(puts)}
+            record["arrays"] = plan.entries(puts)
             self.ledger.append(record, [*raw, *plan.payload])
         except RecordInDoubtError:
             raise
@@ -436,7 +460,7 @@ class Session:
 
     def _schedule(self) -> None:
         """Publish now if that was long ago, else when its time has come."""
-        if not self.format.timed:
+        if not self.format.timed or self.transactions.under_way:
             return
         wait = max(PUBLISH_AFTER, 20 * self._publish_cost)
         due = self._last_publish + wait - time.monotonic()
@@ -465,8 +489,9 @@ class Session:
                 return
             begin = time.monotonic()
             if self._created:
-                self._make_ready()
-                Publisher(self).publish()
+                with self.transactions.unit(f"{self.dataset}: published"):
+                    self._make_ready()
+                    Publisher(self).publish()
             self._dirty = False
             self._last_publish = time.monotonic()
             self._publish_cost = self._last_publish - begin

@@ -16,6 +16,8 @@ from savers._stores._bucket._options import open_bucket, open_reader
 from savers._stores._bucket._requests import BUDGET, Requests
 from savers._stores._bucket._store import ObjectStore
 from savers._stores._filesystems import blocking, unwrapped, whereabouts
+from savers._stores._icechunk._branch import Branch, branch_of
+from savers._stores._icechunk._keys import LEDGER
 from savers._stores._secrets import secrets_of, without_secrets
 from savers._stores._store import LocalStore, MappingStore
 from savers.errors import FormatError, InvalidInputError, InvalidTypeError
@@ -71,6 +73,8 @@ class Location:
         """
         if self.beside is not None:
             return self.beside, ""
+        if isinstance(self.store, Branch):
+            return self.store, LEDGER
         if isinstance(self.store, (MappingStore, ObjectStore)):
             return self.store, f"{dataset}/.ledger/"
         message = f"{self.name} can't keep a ledger"
@@ -106,7 +110,7 @@ def locate(
 
     Parameters
     ----------
-    target : str, Path, mapping, zarr Store or obstore store
+    target : str, Path, mapping, zarr Store, obstore store, Icechunk repository or session
         A path, a URL (``file``, ``s3``, ``gs``, ``az``, ``http``, ``memory`` and all that fsspec
         knows), or a store object.
     storage_options : mapping, optional
@@ -124,8 +128,8 @@ def locate(
     if isinstance(target, (str, os.PathLike)):
         return _locate_path(os.fspath(target), storage_options, synced=synced)
     kind = f"{type(target).__module__}.{type(target).__qualname__}"
-    if kind.startswith("icechunk."):
-        raise _refused_icechunk(kind)
+    if _is_icechunk(target):
+        return _locate_icechunk(target)
     if _is_zarr(target):
         return _locate_zarr(target, synced=synced)
     if kind.startswith("obstore."):
@@ -264,8 +268,12 @@ def require_writable(target: object) -> None:
     Raises
     ------
     InvalidInputError
-        It is read-only, or objects in it can't be replaced (as in a ZIP file).
+        It is read-only, objects in it can't be replaced (as in a ZIP file), or it is an Icechunk
+        session with changes that are not committed.
     """
+    if _is_icechunk(target):
+        branch_of(target).sessions.require_writable()
+        return
     if not _is_zarr(target):
         return
     store: Any = target
@@ -281,12 +289,13 @@ def require_writable(target: object) -> None:
         raise InvalidInputError(message)
 
 
-def _refused_icechunk(kind: str) -> InvalidTypeError:
-    """Its commits are the session's own: no ledger can be kept beside them."""
-    return InvalidTypeError(
-        f"an {kind} can't be written to by a saver; save to a path or URL, then copy: "
-        "savers.open_dataset(path).to_zarr(session.store, consolidated=False) and session.commit"
-    )
+def _is_icechunk(target: object) -> bool:
+    return type(target).__module__.partition(".")[0] == "icechunk"
+
+
+def _locate_icechunk(target: object) -> Location:
+    store = branch_of(target)
+    return Location(store.name, store.sessions.identity, None, store, private=True)
 
 
 def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Location:

@@ -32,6 +32,7 @@ __all__ = [
     "MappingStore",
     "StagingStore",
     "Store",
+    "TransactionalStore",
 ]
 
 #: Folders remembered as being there; a chunk grid of many axes has one for each of its rows.
@@ -99,6 +100,35 @@ class StagingStore(Store, Protocol):
 
     def drop_staged(self, token: str) -> None:
         """Remove an object aside; no error where there is none."""
+
+
+@runtime_checkable
+class TransactionalStore(Store, Protocol):
+    """A store whose changes stay with this process until a commit makes all of them true."""
+
+    @property
+    def moved(self) -> bool:
+        """True when somebody else may have changed what the last commit left."""
+
+    def seen(self) -> None:
+        """Note that this was looked at."""
+
+    def refresh(self) -> None:
+        """See what others committed; what is not committed is forgotten."""
+
+    def discard(self) -> None:
+        """Forget what is not committed."""
+
+    def commit(self, message: str) -> None:
+        """Make all changes true in one step.
+
+        Raises
+        ------
+        StoreInUseError
+            Somebody else changed the same objects; nothing is committed.
+        StorageError
+            It could not be; nothing is committed.
+        """
 
 
 class KeyStore(Protocol):

@@ -18,6 +18,7 @@ from savers._ledger._state import ArrayLayout
 from savers._session._session import close_all_before
 from savers._stores._any_zarr import AnyZarr
 from savers._stores._location import require_folder
+from savers._stores._store import TransactionalStore
 from savers._values._coordinates import time_attributes
 from savers._values._fill import default_fill
 from savers._zarr._codecs import codec_names, codec_options
@@ -40,7 +41,7 @@ from savers._zarr._dtypes import (
     stored_dtype,
     stored_fill,
 )
-from savers._zarr._publish import publish_v2, publish_v3, shown
+from savers._zarr._publish import publish_alone, publish_v2, publish_v3, shown
 from savers.errors import FormatError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from savers._stores._store import Store
     from savers._zarr._documents import Document
 
-__all__ = ["ID", "ZarrFormat", "format_of"]
+__all__ = ["ID", "ZarrFormat", "format_in", "format_of"]
 
 ID = "tasksavers_store"  # root attribute that ties a store to its ledger
 
@@ -64,6 +65,7 @@ class ZarrFormat:
 
     zarr_format: Literal[2, 3] = 3
     pipeline: ZarrsSettings | None = None
+    consolidated: bool = True
     name: str = "zarr"
     keywords: ClassVar[tuple[str, ...]] = (
         "compressor", "compressors", "compression", "codecs", "filters", "serializer",
@@ -72,7 +74,7 @@ class ZarrFormat:
 
     def open_store(self, location: Location, dataset: str) -> Store:
         require_folder(location)
-        if isinstance(location.store, AnyZarr):
+        if isinstance(location.store, (AnyZarr, TransactionalStore)):
             close_all_before("zarr.core.sync")
         return location.store
 
@@ -234,7 +236,7 @@ class ZarrFormat:
         root = there or {"attributes": {}, "zarr_format": self.zarr_format}
         found = self.zarr_format
         attributes = {**root["attributes"], **attrs, ID: store_id}
-        if there is None and found == 3:
+        if there is None and found == 3 and self.consolidated:
             root["consolidated_metadata"] = consolidated({})
         if found == 3:
             store.put("zarr.json", dump({**root, "attributes": attributes, "node_type": "group"}))
@@ -267,7 +269,9 @@ class ZarrFormat:
         named = attrs.keys() & state.arrays.keys()  # attributes of an array, not of the root
         for name in gone:
             store.delete(f"{name}/{'zarr.json' if self.zarr_format == 3 else '.zarray'}")
-        if self.zarr_format == 3:
+        if not self.consolidated:
+            publish_alone(store, nodes, attrs, named)
+        elif self.zarr_format == 3:
             publish_v3(store, nodes, attrs, named, gone)
         else:
             publish_v2(store, nodes, attrs, named, gone)
@@ -279,3 +283,20 @@ def format_of(store: Store) -> Literal[2, 3] | None:
     if newer is not None:
         return 3
     return 2 if any(document is not None for document in older) else None
+
+
+def format_in(
+    store: Store, zarr_format: Literal[2, 3], pipeline: ZarrsSettings | None = None
+) -> ZarrFormat:
+    """Return the format of what is saved in a store.
+
+    Raises
+    ------
+    InvalidInputError
+        The store knows version 3 alone.
+    """
+    transactional = isinstance(store, TransactionalStore)
+    if transactional and zarr_format != 3:
+        message = "expected zarr_format=3 for an Icechunk repository, which has no other, got 2"
+        raise InvalidInputError(message)
+    return ZarrFormat(zarr_format, pipeline, consolidated=not transactional)

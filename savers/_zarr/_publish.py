@@ -91,6 +91,22 @@ def publish_v3(
     store.put("zarr.json", dump(root))
 
 
+def publish_alone(
+    store: Store, nodes: Mapping[str, Document], attrs: Mapping[str, Any], named: Collection[str]
+) -> None:
+    """Put documents without consolidated metadata: who changes one array changes no other's."""
+    for name, node in nodes.items():
+        for group in _groups_above(name):
+            if store.get(f"{group}/zarr.json") is None:
+                empty = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+                store.put(f"{group}/zarr.json", dump(empty))
+        store.put(f"{name}/zarr.json", dump(node))
+    root = load(store, "zarr.json") or {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+    attributes = _without(named, {**root["attributes"], **attrs})
+    if attributes != root["attributes"]:
+        store.put("zarr.json", dump({**root, "attributes": attributes}))
+
+
 def _without(named: Collection[str], attributes: Document) -> Document:
     return {key: value for key, value in attributes.items() if key not in named}
 

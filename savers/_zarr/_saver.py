@@ -9,7 +9,7 @@ from pydantic import field_validator
 from savers._chunked._saver import ChunkedSaver
 from savers._codecs._zarrs import ZarrsSettings, require_zarrs
 from savers._config import SaverSettings
-from savers._zarr._format import ZarrFormat, format_of
+from savers._zarr._format import format_in, format_of
 from savers.errors import FormatError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -82,4 +82,4 @@ class ZarrSaver(ChunkedSaver):
                 "leave zarr_format out"
             )
             raise FormatError(message)
-        return ZarrFormat(asked or there or 3, self.settings.pipeline)
+        return format_in(self._location.store, asked or there or 3, self.settings.pipeline)

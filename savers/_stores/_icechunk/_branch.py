@@ -1,0 +1,221 @@
+"""An Icechunk repository as a store: what is changed becomes true with a commit, all or nothing.
+
+Changes are kept in memory until then; the commit brings them into a session and ends that. The
+next session begins at the snapshot of the commit, so that Icechunk itself finds out when somebody
+else changed the same objects in between; where they changed others, it puts ours behind theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+from savers._stores._icechunk._keys import LEDGER
+from savers._stores._icechunk._revision import Revision, translated
+from savers._stores._icechunk._sessions import RepositorySessions, SessionCopies
+from savers._stores._store import ChangedError
+from savers.errors import InvalidTypeError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from savers._stores._icechunk._sessions import Sessions
+    from savers._stores._store import Bytes
+
+__all__ = ["Branch", "branch_of"]
+
+
+class Branch:
+    """The objects on a branch of a repository.
+
+    Parameters
+    ----------
+    sessions : Sessions
+
+    Attributes
+    ----------
+    moved : bool
+        True when somebody else committed before the session was there that goes on from the last
+        commit: whether that concerns this writer is to be looked at.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self.name = sessions.name
+        self.moved = False
+        self._at_tip = False
+        self._changes: dict[str, bytes | None] = {}
+        self._revision: Revision | None = None
+        self._mutex = threading.RLock()
+
+    def beside(self) -> Branch:
+        """Return the same branch, for changes that are committed apart from these."""
+        return Branch(self.sessions)
+
+    # -- objects -----------------------------------------------------------------------------------
+
+    def get(self, key: str) -> bytes | None:
+        return self.get_all([key])[0]
+
+    def get_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return several objects."""
+        with self._mutex:
+            others = [key for key in keys if key not in self._changes]
+            found = dict(zip(others, self._here().get_all(others), strict=True)) if others else {}
+            return [found[key] if key in found else self._changes[key] for key in keys]
+
+    def put(self, key: str, data: Bytes) -> None:
+        with self._mutex:
+            self._changes[key] = bytes(data)
+
+    def write(self, key: str, *parts: Bytes) -> None:
+        self.put(key, parts[0] if len(parts) == 1 else b"".join(parts))
+
+    @property
+    def exclusive(self) -> bool:
+        """A former writer is kept out by conflicts, not by seals."""
+        return False
+
+    def create(self, key: str, data: Bytes) -> None:
+        """Put an object where none is; the commit makes sure of it."""
+        self.put(key, data)
+
+    def delete(self, key: str) -> None:
+        self.delete_all([key])
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove objects; no error where there are none."""
+        with self._mutex:
+            self._changes.update(dict.fromkeys(keys))
+
+    def list(self, prefix: str) -> Iterator[str]:
+        with self._mutex:
+            there = set(self._here().list(prefix))
+            for key, data in self._changes.items():
+                if key.startswith(prefix):
+                    (there.discard if data is None else there.add)(key)
+        return iter(sorted(there))
+
+    def prune(self, prefix: str) -> None:
+        """Nothing to do: there are no folders."""
+
+    def barrier(self) -> None:
+        """Nothing to do: a commit is durable when it returns, as far as the storage is."""
+
+    def close(self) -> None:
+        """Forget what is not committed. Idempotent."""
+        with self._mutex:
+            self._changes.clear()
+            self._revision = None
+            self.moved = self._at_tip = False
+
+    # -- transactions ------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Go to the tip of the branch, and forget what is not committed."""
+        with self._mutex:
+            self.close()
+            self._revision, self._at_tip = self._fresh(), True
+
+    def seen(self) -> None:
+        """Note that what others committed was looked at."""
+        self.moved = False
+
+    def discard(self) -> None:
+        """Forget what is not committed, and stay at the snapshot that was seen so far."""
+        with self._mutex:
+            self._changes.clear()
+
+    def commit(self, message: str) -> None:
+        """Make all changes true in one step.
+
+        Raises
+        ------
+        StoreInUseError
+            Somebody else changed the same objects; theirs stand, nothing of ours does.
+        StorageError
+            It could not be; nothing is committed.
+        """
+        with self._mutex:
+            if not self._changes:
+                return
+            revision = self._here()
+            try:
+                revision.apply(self._changes)
+                if revision.session.has_uncommitted_changes:
+                    self._commit(revision, message)
+            except BaseException:
+                self._revision = self._unchanged(revision)
+                raise
+            self._changes.clear()
+
+    def _commit(self, revision: Revision, message: str) -> None:
+        from icechunk import ConflictDetector
+
+        try:
+            with translated(f"can't commit to {self.name}"):
+                there = revision.session.commit(message, rebase_with=ConflictDetector())
+        except StorageError as error:
+            self._revision, self.moved = self._after(error), True
+            return
+        self._revision, self.moved = None, True
+        with contextlib.suppress(StorageError):  # the commit stands; the next call tries again
+            self._revision = self._fresh()
+            self.moved = self._revision.session.snapshot_id != there
+
+    def _after(self, error: StorageError) -> Revision:
+        """Look whether a commit that failed stands all the same: its answer may have been lost.
+
+        An answer that is lost looks like somebody else's commit to Icechunk, which tries again.
+        """
+        tip = self._fresh()
+        records = [k for k, v in self._changes.items() if k.startswith(LEDGER) and v is not None]
+        if records and tip.get_all(records) == [self._changes[key] for key in records]:
+            return tip
+        from icechunk import ConflictError, RebaseFailedError
+
+        if isinstance(error.__cause__, (ConflictError, RebaseFailedError)):
+            message = (
+                f"another writer changed the same objects on {self.name}: its commit stands, and "
+                "nothing of this one was saved. Let one driver at a time save to a dataset"
+            )
+            raise ChangedError(message) from error
+        raise error
+
+    def _unchanged(self, revision: Revision) -> Revision:
+        revision.session.discard_changes()
+        return Revision(revision.session, self.name)
+
+    def _here(self) -> Revision:
+        if self._revision is None:
+            if self._at_tip:
+                self._revision = self._fresh()
+            else:
+                with translated(f"can't open {self.name}"):
+                    self._revision = Revision(self.sessions.view(), self.name)
+        return self._revision
+
+    def _fresh(self) -> Revision:
+        with translated(f"can't open {self.name}"):
+            return Revision(self.sessions.fresh(), self.name)
+
+
+def branch_of(target: Any) -> Branch:
+    """Return the store of a repository, a session or a session's store.
+
+    Raises
+    ------
+    InvalidTypeError
+        Something else of Icechunk, or a fork, which can't be committed.
+    """
+    kind = type(target).__name__
+    if kind == "Repository":
+        return Branch(RepositorySessions(target))
+    if kind == "IcechunkStore":
+        target = target.session
+        kind = type(target).__name__
+    if kind != "Session":
+        message = f"expected an Icechunk repository, session or session.store, got {kind}"
+        raise InvalidTypeError(message)
+    return Branch(SessionCopies(target))
