@@ -65,6 +65,7 @@ def look_at_store(mode: str, where: str, session: Session) -> None:
     """
     if mode == "a":
         return
+    session.transactions.refresh()
     exists, _ = session.format.store_id(session.store)
     if mode == "r+" and not exists:
         message = f"expected a store at {where} (mode 'r+'), there is none"
@@ -86,3 +87,5 @@ def _remove_everything(session: Session) -> None:
     for key in list(session.store.list("")):
         session.store.delete(key)
     session.store.prune("")
+    if session.transactions.store is not None:
+        session.transactions.store.commit(f"{session.dataset}: everything removed, to begin anew")

@@ -16,6 +16,7 @@ import numpy as np
 
 from savers._chunked._labelled_plan import LabelledPlan, stored_labels
 from savers._codecs._codec import DirectChunks
+from savers._labelled._apart import Apart
 from savers._labelled._claims import Claims
 from savers._labelled._object_claims import ObjectClaims
 from savers._labelled._process_claims import ProcessClaims
@@ -23,6 +24,8 @@ from savers._labelled._sink import Sink
 from savers._labelled._slots import Coverage, known_values
 from savers._labelled._streams import Replica, WriterStream, is_writing, writers_of
 from savers._session._chunk_store import ChunkStore
+from savers._session._publishing import patiently
+from savers._session._transactions import described
 from savers._stores._bucket._store import ObjectStore
 from savers._stores._store import ChangedError, LocalStore
 from savers._values._regions import box
@@ -64,11 +67,12 @@ class LabelledStore(Sink):
         self.session = session
         self.layouts: dict[str, ArrayLayout] = {}
         self.labels: dict[str, Labels] = {}
-        self.replica = Replica(session.home(), session.dataset)
-        store = session.store
-        if isinstance(store, ObjectStore):  # the lock's owner alone is bound to its lease
-            store = store.beside(store.prefix)
-        self.chunks = ChunkStore(session.location, store, session.format, session.dataset)
+        self.apart = Apart(session)
+        self.replica = Replica(self.apart.seen, session.dataset, self.apart.look)
+        self.chunks, self._readable = (
+            ChunkStore(session.location, store, session.format, session.dataset)
+            for store in (self.apart.store, self.apart.readable)
+        )
         self._generations: dict[str, tuple[int, Index]] = {}
         self._grids: dict[str, NDArray[Any]] = {}
         self._lock = threading.RLock()
@@ -96,6 +100,9 @@ class LabelledStore(Sink):
         StoreInUseError
             Another process kept the lock for too long.
         """
+        patiently(lambda: self._update(names, make))
+
+    def _update(self, names: Sequence[str], make: Callable[[LabelledPlan], None]) -> None:
         session = self.session
         with self._lock:
             with session.mutex:
@@ -167,7 +174,7 @@ class LabelledStore(Sink):
         """The stream of this writer."""
         with self._lock:
             if self._writer is None:
-                home = writers_of(self.session.home())
+                home = writers_of(self.apart.home)
                 store_id = self.session.peek().store_id
                 self._writer = WriterStream(
                     home, self.session.dataset, store_id, synced=self.session.synced
@@ -238,9 +245,12 @@ class LabelledStore(Sink):
         if self._claims is not None:
             self._claims.check()
         writer.append({**record, "parts": parts} if parts else record)
+        cells = {name: entry["cells"] for name, entry in arrays.items()}
+        self.apart.commit(described(self.session.dataset, record, cells))
 
     def load(self, layout: ArrayLayout, index: Index) -> tuple[NDArray[Any], Coverage]:
         self.claim(layout, index)
+        self.apart.begin()
         array = self.replica.refresh().arrays.get(layout.name)
         extent = tuple(
             min(n, size - i * n)
@@ -250,7 +260,7 @@ class LabelledStore(Sink):
         if array is None or index not in array.chunks:
             return np.full(layout.chunks, self.fill(layout), layout.values_dtype), coverage
         coverage.add_mask(known_values(array, index, extent))
-        return self.chunks.load(array, index, lambda _: b""), coverage
+        return self._readable.load(array, index, lambda _: b""), coverage
 
     def claim(self, layout: ArrayLayout, index: Index) -> None:
         """Make sure that no other writer merges values into a chunk.
@@ -309,11 +319,12 @@ class LabelledStore(Sink):
             self._claims = None
         try:
             self._sweep()
+            self.apart.look()
             names = self.replica.dead()
             if writer is not None and writer.count:
                 names = [*(name for name in names if name != writer.name), writer.name]
             if names:
-                self._take_over(names)
+                patiently(lambda: self._take_over(names))
         except BaseException:
             if writer is not None:
                 writer.close()
@@ -323,9 +334,8 @@ class LabelledStore(Sink):
                 writer.close(remove=True)
             self.replica.remove([name for name in names if writer is None or name != writer.name])
         finally:
-            self.chunks.close()
-            if self.chunks.store is not self.session.store:
-                self.chunks.store.close()
+            for chunks in (self.chunks, self._readable):
+                chunks.close()
 
     def _sweep(self) -> None:
         """Remove what dead writers left aside."""
@@ -344,8 +354,13 @@ class LabelledStore(Sink):
             taken = set(session.peek().settings.get("taken_over", ()))
             records = self.replica.records([name for name in names if name not in taken])
             there = set(self.replica.writers.streams(session.dataset))
-            session.append({**joined(records), "taken_over": sorted({*names, *(taken & there)})})
-            session.mark_changed()
+            with session.transactions.unit(f"{session.dataset}: a writer closed"):
+                settled = {*names, *(taken & there)}
+                session.append({**joined(records), "taken_over": sorted(settled)})
+                session.mark_changed()
+                if session.transactions.store is not None:  # elsewhere, once the record stands
+                    for name in names:
+                        writers_of(session.home()).remove(name)
         session.close()
 
 

@@ -20,6 +20,7 @@ from savers._stores._files import make_side_folder
 from savers.errors import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from savers._ledger._ledger import FileStream
@@ -111,9 +112,18 @@ def is_writing(home: Home, name: str) -> bool:
 
 
 class Replica:
-    """The state of a dataset with the records of all its writers, read as far as they go."""
+    """The state of a dataset with the records of all its writers, read as far as they go.
 
-    def __init__(self, home: Home, dataset: str) -> None:
+    Parameters
+    ----------
+    home : Home
+    dataset : str
+    look : callable
+        Called before each look, for stores that must be told to see what others committed.
+    """
+
+    def __init__(self, home: Home, dataset: str, look: Callable[[], None] = lambda: None) -> None:
+        self.look = look
         self.home = home
         self.writers = writers_of(home)
         self.dataset = dataset
@@ -131,6 +141,7 @@ class Replica:
             A record is damaged.
         """
         with self._reading:
+            self.look()
             while True:
                 stamp = self._main_stamp()
                 if self._state is None or stamp != self._stamp:

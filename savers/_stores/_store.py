@@ -102,35 +102,6 @@ class StagingStore(Store, Protocol):
         """Remove an object aside; no error where there is none."""
 
 
-@runtime_checkable
-class TransactionalStore(Store, Protocol):
-    """A store whose changes stay with this process until a commit makes all of them true."""
-
-    @property
-    def moved(self) -> bool:
-        """True when somebody else may have changed what the last commit left."""
-
-    def seen(self) -> None:
-        """Note that this was looked at."""
-
-    def refresh(self) -> None:
-        """See what others committed; what is not committed is forgotten."""
-
-    def discard(self) -> None:
-        """Forget what is not committed."""
-
-    def commit(self, message: str) -> None:
-        """Make all changes true in one step.
-
-        Raises
-        ------
-        StoreInUseError
-            Somebody else changed the same objects; nothing is committed.
-        StorageError
-            It could not be; nothing is committed.
-        """
-
-
 class KeyStore(Protocol):
     """What a ledger of record objects needs of a store."""
 
@@ -155,6 +126,44 @@ class KeyStore(Protocol):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys below a prefix."""
+
+
+@runtime_checkable
+class TransactionalStore(Store, KeyStore, Protocol):
+    """A store whose changes stay with this process until a commit makes all of them true."""
+
+    @property
+    def moved(self) -> bool:
+        """True when somebody else may have changed what the last commit left."""
+
+    def seen(self) -> None:
+        """Note that this was looked at."""
+
+    def apart(self) -> TransactionalStore:
+        """Return the same place for one writer of several, who commits by itself.
+
+        It may have its chunks in arrays whose metadata others change.
+        """
+
+    def refresh(self) -> None:
+        """See what others committed; what is not committed is forgotten."""
+
+    def renew(self) -> None:
+        """See what others committed, where nothing waits to be."""
+
+    def discard(self) -> None:
+        """Forget what is not committed."""
+
+    def commit(self, message: str) -> None:
+        """Make all changes true in one step.
+
+        Raises
+        ------
+        StoreInUseError
+            Somebody else changed the same objects; nothing is committed.
+        StorageError
+            It could not be; nothing is committed.
+        """
 
 
 # -- local files ---------------------------------------------------------------------------------

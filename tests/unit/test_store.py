@@ -8,14 +8,12 @@ import os
 import resource
 
 import pytest
-import zarr
 
-from savers import InvalidInputError, StorageError, ZarrSaver, open_dataset
+from savers import InvalidInputError, StorageError
 from savers._stores._bucket._store import ObjectStore
 from savers._stores._location import locate
 from savers._stores._store import LocalStore, MappingStore
 from savers._values._names import check_array_name
-from savers.errors import InvalidTypeError
 from tests.stores import KINDS, UNGUARDED, Place, tree
 
 
@@ -173,19 +171,3 @@ NO_NAMES = ["", "/a", "a/", "a//b", "..", "a/../b", ".", ".zarray", "__x", "zarr
 def test_what_is_no_name_of_an_array(name):
     with pytest.raises(InvalidInputError):
         check_array_name(name)
-
-
-@pytest.mark.may_leak("files", reason="the threads of icechunk live as long as the process")
-def test_an_icechunk_session_is_refused_with_a_way_that_works(tmp_path):
-    icechunk = pytest.importorskip("icechunk")
-    repository = icechunk.Repository.create(icechunk.in_memory_storage())
-    session = repository.writable_session("main")
-    for target in (session, session.store):
-        with pytest.raises(InvalidTypeError, match=r"to_zarr\(session.store, consolidated=False\)"):
-            ZarrSaver(target)
-    with ZarrSaver(tmp_path / "x.zarr", dims=("x",), coords={"x": [1, 2]}) as saver:
-        saver.save([1.0, 2.0])
-    open_dataset(tmp_path / "x.zarr").to_zarr(session.store, consolidated=False)
-    session.commit("copied")
-    there = zarr.open_group(repository.readonly_session("main").store, mode="r")
-    assert there["dataset"][:].tolist() == [1.0, 2.0]

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from savers._stores._icechunk._keys import LEDGER
-from savers._stores._icechunk._revision import Revision, translated
+from savers._stores._icechunk._revision import Revision, is_conflict, translated
 from savers._stores._icechunk._sessions import RepositorySessions, SessionCopies
 from savers._stores._store import ChangedError
 from savers.errors import InvalidTypeError, StorageError
@@ -32,6 +32,9 @@ class Branch:
     Parameters
     ----------
     sessions : Sessions
+    lenient : bool
+        True for one writer of several: where somebody changed the metadata of an array, but none
+        of the objects that this one changes, its commit goes behind that.
 
     Attributes
     ----------
@@ -40,18 +43,19 @@ class Branch:
         commit: whether that concerns this writer is to be looked at.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, *, lenient: bool = False) -> None:
         self.sessions = sessions
+        self.lenient = lenient
         self.name = sessions.name
         self.moved = False
-        self._at_tip = False
+        self._at_tip = lenient
         self._changes: dict[str, bytes | None] = {}
         self._revision: Revision | None = None
         self._mutex = threading.RLock()
 
-    def beside(self) -> Branch:
-        """Return the same branch, for changes that are committed apart from these."""
-        return Branch(self.sessions)
+    def apart(self) -> Branch:
+        """Return the same branch, for the changes of one writer of several."""
+        return Branch(self.sessions, lenient=True)
 
     # -- objects -----------------------------------------------------------------------------------
 
@@ -118,6 +122,12 @@ class Branch:
             self.close()
             self._revision, self._at_tip = self._fresh(), True
 
+    def renew(self) -> None:
+        """Go to the tip of the branch, where nothing waits to be committed."""
+        with self._mutex:
+            if not self._changes:
+                self.refresh()
+
     def seen(self) -> None:
         """Note that what others committed was looked at."""
         self.moved = False
@@ -142,9 +152,7 @@ class Branch:
                 return
             revision = self._here()
             try:
-                revision.apply(self._changes)
-                if revision.session.has_uncommitted_changes:
-                    self._commit(revision, message)
+                self._commit(revision, message)
             except BaseException:
                 self._revision = self._unchanged(revision)
                 raise
@@ -153,35 +161,41 @@ class Branch:
     def _commit(self, revision: Revision, message: str) -> None:
         from icechunk import ConflictDetector
 
+        revision.apply(self._changes)
+        if not revision.session.has_uncommitted_changes:
+            return
         try:
             with translated(f"can't commit to {self.name}"):
                 there = revision.session.commit(message, rebase_with=ConflictDetector())
         except StorageError as error:
-            self._revision, self.moved = self._after(error), True
+            self._look_again(revision, message, error)
             return
         self._revision, self.moved = None, True
         with contextlib.suppress(StorageError):  # the commit stands; the next call tries again
             self._revision = self._fresh()
             self.moved = self._revision.session.snapshot_id != there
 
-    def _after(self, error: StorageError) -> Revision:
-        """Look whether a commit that failed stands all the same: its answer may have been lost.
+    def _look_again(self, revision: Revision, message: str, error: StorageError) -> None:
+        """Find out whether a commit that failed stands all the same: its answer may have been lost.
 
-        An answer that is lost looks like somebody else's commit to Icechunk, which tries again.
+        An answer that was lost looks like somebody else's commit to Icechunk, which asks again.
         """
         tip = self._fresh()
         records = [k for k, v in self._changes.items() if k.startswith(LEDGER) and v is not None]
         if records and tip.get_all(records) == [self._changes[key] for key in records]:
-            return tip
-        from icechunk import ConflictError, RebaseFailedError
-
-        if isinstance(error.__cause__, (ConflictError, RebaseFailedError)):
-            message = (
-                f"another writer changed the same objects on {self.name}: its commit stands, and "
-                "nothing of this one was saved. Let one driver at a time save to a dataset"
-            )
-            raise ChangedError(message) from error
-        raise error
+            self._revision, self.moved = tip, True
+            return
+        if not is_conflict(error):
+            raise error
+        keys = list(self._changes)
+        if self.lenient and self._unchanged(revision).get_all(keys) == tip.get_all(keys):
+            self._commit(tip, message)  # somebody gave an array more labels
+            return
+        message = (
+            f"another writer changed the same objects on {self.name}: its commit stands, and "
+            "nothing of this one was saved. Let one driver at a time save to a dataset"
+        )
+        raise ChangedError(message) from error
 
     def _unchanged(self, revision: Revision) -> Revision:
         revision.session.discard_changes()

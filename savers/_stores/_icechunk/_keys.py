@@ -47,16 +47,16 @@ class Place(NamedTuple):
     ----------
     array : str
         Path of the array.
-    index : tuple of int
+    at : tuple of int
     """
 
     array: str
-    index: Index
+    at: Index
 
     @property
     def key(self) -> str:
         """The key of the chunk."""
-        return "/".join([self.array, "c", *map(str, self.index)])
+        return "/".join([self.array, "c", *map(str, self.at)])
 
 
 class ChunkKey(NamedTuple):
@@ -64,7 +64,7 @@ class ChunkKey(NamedTuple):
 
     array: str
     odd: bool
-    index: Index
+    at: Index
 
 
 def is_document(key: str) -> bool:
@@ -102,7 +102,7 @@ def record_of(key: str) -> Place:
 
 def aside_of(chunk: ChunkKey) -> Place:
     """Return where a chunk lies that readers don't see."""
-    return Place(_kept(f"{ASIDE}{chunk.array}@{int(chunk.odd)}"), chunk.index)
+    return Place(_kept(f"{ASIDE}{chunk.array}@{int(chunk.odd)}"), chunk.at)
 
 
 def mark_of(array: str) -> str:
@@ -128,12 +128,12 @@ def key_of(there: str, odd: set[str]) -> str | None:
         return None if there.startswith(LEDGER) else there
     chunk = chunk_of(there)
     if not there.startswith(LEDGER):
-        return _chunk_key(chunk.array, chunk.index, odd=chunk.array in odd)
+        return _chunk_key(chunk.array, chunk.at, odd=chunk.array in odd)
     name = unquote(chunk.array.removeprefix(LEDGER))
     aside = _ASIDE.fullmatch(name.removeprefix(ASIDE)) if name.startswith(ASIDE) else None
     if aside is not None:
-        return _chunk_key(aside["array"], chunk.index, odd=aside["odd"] == "1")
-    return None if name.startswith(MARK) else f"{LEDGER}{name}/{chunk.index[0]:012d}"
+        return _chunk_key(aside["array"], chunk.at, odd=aside["odd"] == "1")
+    return None if name.startswith(MARK) else f"{LEDGER}{name}/{chunk.at[0]:012d}"
 
 
 def _chunk_key(array: str, index: Index, *, odd: bool) -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from savers._stores._icechunk._keys import Document
 
-__all__ = ["Revision", "translated"]
+__all__ = ["Revision", "is_conflict", "translated"]
 
 #: Requests that are under way at a time.
 MOST_REQUESTS = 32
@@ -85,8 +85,8 @@ class Revision:
         chunk = chunk_of(key)
         document = self._document(chunk.array)
         seen = document is not None and chunk.odd == self._odd(chunk.array)
-        if document is not None and seen and inside(document, chunk.index):
-            return Place(chunk.array, chunk.index)
+        if document is not None and seen and inside(document, chunk.at):
+            return Place(chunk.array, chunk.at)
         return aside_of(chunk)
 
     def _odd(self, array: str) -> bool:
@@ -94,7 +94,7 @@ class Revision:
 
     def _document(self, path: str) -> Document | None:
         if path not in self._documents:
-            key = f"{path}/zarr.json"
+            key = f"{path}/zarr.json".removeprefix("/")
             data = self._fetch([key])[key]
             self._documents[path] = None if data is None else json.loads(data)
         return self._documents[path]
@@ -108,7 +108,7 @@ class Revision:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys below a prefix."""
-        found = self._listed(self._folder(prefix))
+        found = [*self._listed(self._folder(prefix))]
         if prefix and not prefix.startswith(LEDGER):
             found += self._listed(LEDGER.rstrip("/"))
         odd = {array for array in {_array(there) for there in found} if array and self._odd(array)}
@@ -182,9 +182,9 @@ class Revision:
         if document is None or "chunk_grid" not in document:
             return
         chunk = chunk_of(f"{path}/c.0" if self._odd(path) else f"{path}/c/0")
-        for there in self._listed(aside_of(chunk).array):
-            index = chunk_of(there).index
-            if not is_document(there) and inside(document, index):
+        kept = self._listed(aside_of(chunk).array)
+        for there in [there for there in kept if not is_document(there)]:
+            if inside(document, chunk_of(there).at):
                 known = key_of(there, set())
                 if known is not None and known not in changes:
                     yield known, self._fetch([there])[there]
@@ -197,7 +197,7 @@ class Revision:
             place = self._place(key)
             if data is not None:
                 if place.array.startswith(LEDGER):
-                    self._keep(place.array, len(place.index))
+                    self._keep(place.array, len(place.at))
                 new[place.key] = data
             elif self._document(place.array) is not None:
                 gone.append(place)
@@ -217,10 +217,10 @@ class Revision:
             self._documents.pop(array)
 
     def _remove(self, path: str) -> None:
-        """Remove an array with its chunks, or a group."""
+        """Remove an array with its chunks, or a group with all that is in it."""
         if self._document(path) is not None:
-            self._delete([f"{path}/zarr.json"])
-            self._documents[path] = None
+            self._delete([f"{path}/zarr.json".removeprefix("/")])
+            self._documents.clear()
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -252,8 +252,8 @@ class Revision:
 
     def _side_by_side(
         self, what: str, request: Callable[[str], Coroutine[Any, Any, Any]], keys: Collection[str]
-    ) -> list[Any]:
-        async def gather() -> list[Any]:
+    ) -> Sequence[Any]:
+        async def gather() -> Sequence[Any]:
             room = asyncio.Semaphore(MOST_REQUESTS)
 
             async def one(key: str) -> Any:
@@ -262,7 +262,7 @@ class Revision:
 
             return await asyncio.gather(*map(one, keys))
 
-        found: list[Any] = self._run(what, gather()) if keys else []
+        found: Sequence[Any] = self._run(what, gather()) if keys else []
         return found
 
     def _run(self, what: str, work: Coroutine[Any, Any, Any]) -> Any:
@@ -282,6 +282,13 @@ def translated(what: str) -> Iterator[None]:
     except Exception as error:
         why = str(error).partition("\n")[0].removeprefix("  x ")
         raise StorageError(errno.EIO, f"{what}: {why}") from error
+
+
+def is_conflict(error: StorageError) -> bool:
+    """Return whether Icechunk refused a commit because of another one."""
+    from icechunk import ConflictError, RebaseFailedError
+
+    return isinstance(error.__cause__, (ConflictError, RebaseFailedError))
 
 
 def _array(there: str) -> str:

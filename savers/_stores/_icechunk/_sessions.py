@@ -37,7 +37,8 @@ class Sessions(Protocol):
         Raises
         ------
         InvalidInputError
-            A read-only session, or one with changes that are not committed.
+            A read-only session, one with changes that are not committed, or one that can't be gone
+            on from.
         """
 
 
@@ -87,17 +88,8 @@ class SessionCopies:
             return self.session
         kind = type(self.session._session)  # noqa: SLF001
         copy = icechunk.Session(kind.from_bytes(self._bytes))
-        try:
-            copy.rebase(icechunk.ConflictDetector())
-            self._bytes = bytes(copy._session.as_bytes())  # noqa: SLF001 -- next time it is nearer
-        except icechunk.IcechunkError as error:
-            if "No data in memory found" not in str(error):
-                raise
-            message = (
-                "a session of a repository in memory can't be gone on from after its commit: "
-                "expected the repository, as in ZarrSaver(repository)"
-            )
-            raise InvalidInputError(message) from error
+        copy.rebase(icechunk.ConflictDetector())
+        self._bytes = bytes(copy._session.as_bytes())  # noqa: SLF001 -- next time it is nearer
         return copy
 
     def require_writable(self) -> None:
@@ -105,6 +97,12 @@ class SessionCopies:
             message = (
                 "expected a writable Icechunk session, got a read-only one: "
                 'repository.writable_session("main"), or the repository itself'
+            )
+            raise InvalidInputError(message)
+        if b"in_memory_object_store" in self._bytes:
+            message = (
+                "a session of a repository in memory can't be gone on from after its commit: "
+                "expected the repository, as in ZarrSaver(repository)"
             )
             raise InvalidInputError(message)
         if self.session.has_uncommitted_changes:
