@@ -62,6 +62,7 @@ def installed() -> bool:
 class Azurite(ServerProcess):
     """The emulator, of one account; what it holds goes when it ends."""
 
+    secret = KEY
     scheme = "az"
 
     def __init__(self, folder: Path) -> None:

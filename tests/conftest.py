@@ -230,15 +230,17 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
 
 
 @pytest.fixture(scope="session")
-def gcs_model() -> Iterator[GcsModel]:
+def gcs_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsModel]:
     """A model of Google's XML API, made from its documentation."""
-    server = GcsModel()
-    server.start()
-    yield server
-    server.close()
+    server = GcsModel(tmp_path_factory.mktemp("gcs"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
-@pytest.fixture(params=["s3_server", "azurite", "gcs_model"])
+@pytest.fixture(scope="session", params=["s3_server", "azurite", "gcs_model"])
 def server(request: pytest.FixtureRequest) -> Server | Azurite | GcsModel:
     """Each kind of object store, one after the other."""
     return request.getfixturevalue(request.param)

@@ -1,4 +1,4 @@
-"""An HTTP proxy that misbehaves: in front of a real S3 server, on a free port of this machine.
+"""An HTTP proxy that misbehaves: in front of a server, on a free port of this machine.
 
 Requests are counted by kind (PUT, GET, HEAD, LIST, DELETE, POST), delayed by `delay` seconds, and
 hit by a fault with the probability `rate`, or by those that `plan` names one after the other.
@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 from collections import Counter, deque
+from urllib.parse import unquote
 
 __all__ = ["FAULTS", "FaultProxy"]
 
@@ -29,11 +30,13 @@ class Request:
 
     def __init__(self, head: bytes, body: bytes) -> None:
         self.head, self.body = head, body
-        self.method, self.target = head.split(b" ", 2)[:2]
+        self.method, target = head.split(b" ", 2)[:2]
+        self.target = unquote(target.decode())  # Google's keys come with their slashes quoted
 
     @property
     def kind(self) -> str:
-        listing = self.method == b"GET" and b"list-type=" in self.target
+        asks = "list-type=" in self.target or "comp=list" in self.target
+        listing = self.method == b"GET" and asks
         return "LIST" if listing else self.method.decode()
 
 
@@ -41,9 +44,11 @@ class FaultProxy:
     """Serves in a thread of its own until `close`."""
 
     def __init__(self, port: int, *, seed: int = 0, rate: float = 0.0, delay: float = 0.0,
-                 stall: float = 4.0, faults: tuple[str, ...] = FAULTS) -> None:  # fmt: skip
+                 stall: float = 4.0, latest: float = 2.0,
+                 faults: tuple[str, ...] = FAULTS) -> None:  # fmt: skip
         self.upstream = port
         self.rate, self.delay, self.stall, self.faults = rate, delay, stall, faults
+        self.latest = latest
         self.random = random.Random(seed)
         self.plan: deque[tuple[str, str]] = deque()  # (part of the target, fault)
         self.counts: Counter[str] = Counter()
@@ -78,7 +83,7 @@ class FaultProxy:
         self._thread.join()
 
     def _fault(self, request: Request) -> str:
-        if self.plan and self.plan[0][0] in request.target.decode():
+        if self.plan and self.plan[0][0] in request.target:
             return self.plan.popleft()[1]
         return self.random.choice(self.faults) if self.random.random() < self.rate else ""
 
@@ -86,7 +91,7 @@ class FaultProxy:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while (request := await _read_request(reader, writer)) is not None:
                 self.counts[request.kind] += 1
-                self.log.append((request.kind, request.target.decode()))
+                self.log.append((request.kind, request.target))
                 fault = self._fault(request)
                 if fault:
                     self.struck[fault] += 1
@@ -133,7 +138,7 @@ class FaultProxy:
         """The network keeps a request for a while, and delivers it although nobody waits."""
 
         async def deliver() -> None:
-            await asyncio.sleep(self.random.uniform(0.2, 2.0))
+            await asyncio.sleep(self.random.uniform(0.2, self.latest))
             await self._forward(request)
 
         task = self._loop.create_task(deliver())

@@ -10,11 +10,17 @@ Source: cloud.google.com/storage/docs, "XML API" (request headers, status codes,
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
+import urllib.request
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.serverprocess import ServerProcess, free_ports
 
 __all__ = ["TOKEN", "GcsModel"]
 
@@ -44,76 +50,34 @@ def _error(status: int, code: str) -> Answer:
     return Answer(status, f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode())
 
 
-class GcsModel:
-    """Serves in threads of this process, from `start` to `close`."""
-
-    scheme = "gs"
+class Buckets:
+    """What it holds, and what it answers."""
 
     def __init__(self) -> None:
         self.buckets: dict[str, dict[str, Object]] = {}
-        self.headers: list[tuple[str, str, dict[str, str]]] = []  # method, path, headers
         self._generation = 1_700_000_000_000_000
         self._mutex = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
-    def __getstate__(self) -> dict[str, object]:
-        """What another process needs to speak to it."""
-        return {"endpoint": self.endpoint, "port": self.port, "buckets": {}}
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    # -- ways to speak to it -----------------------------------------------------------------------
-
-    def url(self, bucket: str, path: str = "") -> str:
-        return f"gs://{bucket}/{path}"
-
-    def environment(self) -> dict[str, str]:
-        return {"GOOGLE_BASE_URL": self.endpoint, "GOOGLE_BEARER_TOKEN": TOKEN}
-
-    def options(self, endpoint: str | None = None) -> dict[str, object]:
-        """Return storage options in the spelling of gcsfs."""
-        return {"token": TOKEN, "endpoint_url": endpoint or self.endpoint}
-
-    def store(self, bucket: str, prefix: str = "") -> object:
-        from obstore.store import GCSStore
-
-        return GCSStore(
-            bucket, prefix=prefix or None, base_url=self.endpoint, bearer_token=TOKEN,
-            client_options={"allow_http": True}, retry_config={"max_retries": 0},
-        )  # fmt: skip
-
-    def make_bucket(self, bucket: str) -> None:
-        self.buckets.setdefault(bucket, {})
-
-    # -- what it answers ---------------------------------------------------------------------------
-
-    def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Return the answer to a request; names of headers are in lower case."""
         parts = urlsplit(target)
-        bucket, _, key = parts.path.lstrip("/").partition("/")
+        bucket, _, key = map(unquote, parts.path.lstrip("/").partition("/"))
+        given = headers.get("authorization")
+        if given != f"Bearer {TOKEN}" and (given or method != "GET"):  # anybody may read
+            return _error(401, "AuthenticationRequired")
         with self._mutex:
-            self.headers.append((method, unquote(parts.path), headers))
+            if method == "PUT" and not key:
+                self.buckets.setdefault(bucket, {})
+                return Answer(200)
             objects = self.buckets.get(bucket)
-            asked = headers.get("authorization", f"Bearer {TOKEN}" if method == "GET" else "")
-            if asked != f"Bearer {TOKEN}":
-                return _error(401, "AuthenticationRequired")
             if objects is None:
                 return _error(404, "NoSuchBucket")
             if not key:
                 return _listing(objects, {name: v[0] for name, v in parse_qs(parts.query).items()})
-            return self._of_object(method, objects, unquote(key), headers, body)
+            return self._of_object(method, objects, key, headers, body)
 
     def _of_object(
-        self, method: str, objects: dict[str, Object], key: str, headers: dict[str, str],
+        self, method: str, objects: dict[str, Object], key: str, headers: Mapping[str, str],
         body: bytes,
     ) -> Answer:  # fmt: skip
         found = objects.get(key)
@@ -130,33 +94,6 @@ class GcsModel:
             del objects[key]
             return Answer(204)
         return _part(found, headers.get("range", ""))
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        model = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                given = {name.lower(): value for name, value in self.headers.items()}
-                status, data, headers = model.answer(self.command, self.path, given, body)
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                if status != 204:
-                    self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(data)
-
-            do_GET = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815 -- names of http.server
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        return Handler
 
 
 def _part(found: Object, asked: str) -> Answer:
@@ -200,3 +137,93 @@ def _entry(key: str, found: Object) -> str:
         f"<LastModified>2025-11-01T00:00:00.000Z</LastModified>"
         f"<ETag>{escape(found.headers['ETag'])}</ETag></Contents>"
     )
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    buckets: Buckets
+
+    def _serve(self) -> None:
+        size = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(size)
+        if len(body) < size:  # cut on its way: nothing of it counts
+            self.close_connection = True
+            return
+        given = {name.lower(): value for name, value in self.headers.items()}
+        status, data, headers = self.buckets.answer(self.command, self.path, given, body)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status != 204:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815 -- names of http.server
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class GcsModel(ServerProcess):
+    """The model in a process of its own; what it holds goes when it ends."""
+
+    secret = TOKEN
+    scheme = "gs"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.cwd = Path(__file__).parents[1]
+        (self.port,) = free_ports(1)
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "tests.gcsmodel", str(self.port)]
+
+    def answers(self) -> bool:
+        try:
+            self.make_bucket("ready")
+        except OSError:
+            return False
+        return True
+
+    def url(self, bucket: str, path: str = "") -> str:
+        """Return what names a place there."""
+        return f"gs://{bucket}/{path}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that obstore looks at."""
+        return {"GOOGLE_BASE_URL": self.endpoint, "GOOGLE_BEARER_TOKEN": TOKEN}
+
+    def options(self, endpoint: str | None = None) -> dict[str, object]:
+        """Return storage options in the spelling of gcsfs."""
+        return {"token": TOKEN, "endpoint_url": endpoint or self.endpoint}
+
+    def store(self, bucket: str, prefix: str = "") -> object:
+        """Return an obstore store that gives up soon."""
+        from obstore.store import GCSStore
+
+        return GCSStore(
+            bucket, prefix=prefix or None, base_url=self.endpoint, bearer_token=TOKEN,
+            client_options={"allow_http": True}, retry_config={"max_retries": 0},
+        )  # fmt: skip
+
+    def make_bucket(self, bucket: str) -> None:
+        """Make a bucket; no error where it is."""
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        request = urllib.request.Request(f"{self.endpoint}/{bucket}", method="PUT", headers=headers)
+        urllib.request.urlopen(request, timeout=10).close()
+
+
+def main() -> None:
+    """Serve until the end."""
+    Handler.buckets = Buckets()
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    server.daemon_threads = True
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

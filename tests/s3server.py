@@ -32,6 +32,9 @@ def weed() -> str | None:
 class Server(ServerProcess):
     """The server process; `kill` and `start` again keep its data."""
 
+    secret = SECRET
+    scheme = "s3"
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.master, self.volume, self.filer, self.port = free_ports(4)

@@ -38,6 +38,7 @@ class ServerProcess:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.cwd = folder
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True, exist_ok=True)
 
@@ -53,7 +54,7 @@ class ServerProcess:
         """Start, and return once requests are answered."""
         with (self.folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd
             )
         deadline = time.monotonic() + STARTS_WITHIN
         while time.monotonic() < deadline and self._process.poll() is None:

@@ -26,21 +26,21 @@ STEPS = np.arange(4, dtype="timedelta64[h]")
 LAT, LON = np.array([10.0, 20.0]), np.array([1.0, 2.0, 3.0])
 
 
-@pytest.fixture(params=["url", "fs_factory"])
-def place(request, s3_server, bucket):
+@pytest.fixture
+def url(server, container):
+    return server.url(container, "runs/x.zarr")
+
+
+@pytest.fixture
+def place(server, url):
     """Return what a saver takes, to make several savers of one place."""
-    options = s3_server.options()
-    if request.param == "url":
-        return {"file_name": f"s3://{bucket}/runs/x.zarr", "storage_options": options}
-    return {
-        "file_name": f"{bucket}/runs/x.zarr",
-        "fs_factory": lambda: s3fs.S3FileSystem(**options),
-    }
+    return {"file_name": url, "storage_options": server.options()}
 
 
-def raw(s3_server, bucket):
+@pytest.fixture
+def raw(server, container):
     """Return what zarr reads there by itself."""
-    return zarr.storage.ObjectStore(s3_server.store(bucket, "runs/x.zarr"), read_only=True)
+    return zarr.storage.ObjectStore(server.store(container, "runs/x.zarr"), read_only=True)
 
 
 def field(step):
@@ -52,7 +52,20 @@ def at(*steps):
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_written_reopened_and_read(place, blocking, s3_server, bucket):
+def test_written_reopened_and_read(place, blocking, raw):
+    write_reopen_read(place, blocking, raw)
+
+
+def test_a_file_system_of_s3fs_is_the_same_place(s3_server, bucket):
+    place = {
+        "file_name": f"{bucket}/runs/x.zarr",
+        "fs_factory": lambda: s3fs.S3FileSystem(**s3_server.options()),
+    }
+    store = s3_server.store(bucket, "runs/x.zarr")
+    write_reopen_read(place, False, zarr.storage.ObjectStore(store, read_only=True))
+
+
+def write_reopen_read(place, blocking, store):
     labels = {"lead_time": STEPS}
     with AsyncZarrSaver(parallel_coords=labels, blocking=blocking, **place) as saver:
         for step in STEPS[2::-1]:
@@ -66,7 +79,6 @@ def test_written_reopened_and_read(place, blocking, s3_server, bucket):
         saver.write(10 * field(STEPS[0]), at(STEPS[0]), "t2m")  # over what is there
     with AsyncZarrSaver(parallel_coords=labels, **place) as saver:
         assert saver.missing("t2m") == saver.missing("z500") == []
-    store = raw(s3_server, bucket)
     assert zarr.open_group(store, mode="r")["t2m"][:, 0, 0].tolist() == [10.0, 2.0, 3.0, 4.0]
     with xr.open_zarr(store) as dataset:
         assert dataset.z500.dims == ("lead_time", "lat", "lon")
@@ -76,9 +88,9 @@ def test_written_reopened_and_read(place, blocking, s3_server, bucket):
 
 
 @pytest.fixture
-def halves(s3_server, bucket):
+def halves(server, url):
     """Return how to make savers of whose chunks each holds two results."""
-    url, options = f"s3://{bucket}/runs/x.zarr", s3_server.options()
+    options = server.options()
 
     def make(**settings):
         return AsyncZarrSaver(
@@ -89,11 +101,11 @@ def halves(s3_server, bucket):
     return make
 
 
-def values(s3_server, bucket):
-    return zarr.open_group(raw(s3_server, bucket), mode="r")["t2m"][:, 0, 0].tolist()
+def values(raw):
+    return zarr.open_group(raw, mode="r")["t2m"][:, 0, 0].tolist()
 
 
-def test_two_writers_at_once_are_both_seen(place, s3_server, bucket):
+def test_two_writers_at_once_are_both_seen(place, raw):
     labels = {"lead_time": STEPS}
     with (
         AsyncZarrSaver(parallel_coords=labels, blocking=False, **place) as one,
@@ -104,10 +116,12 @@ def test_two_writers_at_once_are_both_seen(place, s3_server, bucket):
         one.flush()
         other.flush()
         assert one.missing("t2m") == other.missing("t2m") == []
-    assert values(s3_server, bucket) == [1.0, 2.0, 3.0, 4.0]
+    assert values(raw) == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_a_chunk_that_another_writer_fills_is_refused_and_free_later(halves, s3_server, bucket):
+def test_a_chunk_that_another_writer_fills_is_refused_and_free_later(
+    halves, url, server, container, raw
+):
     with halves(blocking=False) as one, halves(blocking=False) as other:
         one.write(field(STEPS[0]), at(STEPS[0]), "t2m")
         with pytest.raises(StoreInUseError, match=r"being filled by process .*'lead_time': 1"):
@@ -115,8 +129,8 @@ def test_a_chunk_that_another_writer_fills_is_refused_and_free_later(halves, s3_
         other.write(field(STEPS[2]), at(STEPS[2]), "t2m")  # lies in another chunk
         one.close()
         other.write(field(STEPS[1]), at(STEPS[1]), "t2m")
-    assert values(s3_server, bucket)[:3] == [1.0, 2.0, 3.0]
-    left = obstore.list(s3_server.store(bucket, "runs/x.zarr.ledger")).collect()
+    assert values(raw)[:3] == [1.0, 2.0, 3.0]
+    left = obstore.list(server.store(container, "runs/x.zarr.ledger")).collect()
     assert not [entry["path"] for entry in left if "writers" in entry["path"]]
 
 
@@ -139,24 +153,28 @@ os._exit(9)
 """
 
 
-def test_what_a_killed_writer_wrote_counts_and_its_chunk_is_taken_over(halves, s3_server, bucket):
-    command = [sys.executable, "-c", KILLED, f"s3://{bucket}/runs/x.zarr"]
-    environment = {**os.environ, **s3_server.environment()}
+def test_what_a_killed_writer_wrote_counts_and_its_chunk_is_taken_over(
+    halves, url, server, container, raw
+):
+    command = [sys.executable, "-c", KILLED, url]
+    environment = {**os.environ, **server.environment()}
     assert subprocess.run(command, check=False, env=environment).returncode == 9
     with halves() as saver:
         assert [label["lead_time"] for label in saver.written("t2m")] == [STEPS[0]]
         saver.write(field(STEPS[1]), at(STEPS[1]), "t2m")
     with halves() as saver:
         assert [label["lead_time"] for label in saver.written("t2m")] == list(STEPS[:2])
-    assert values(s3_server, bucket)[:2] == [1.0, 2.0]
+    assert values(raw)[:2] == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("too_late", [True, False], ids=["after the other", "before the other"])
-def test_a_writer_that_was_taken_for_dead_records_nothing_more(halves, s3_server, bucket, too_late):
+def test_a_writer_that_was_taken_for_dead_records_nothing_more(
+    halves, server, container, raw, too_late
+):
     """The mark of its life is replaced as if it had slept on another host, then it wakes up."""
     asleep, other = halves(blocking=False), halves(blocking=False)
     asleep.write(field(STEPS[0]), at(STEPS[0]), "t2m")
-    ledger = s3_server.store(bucket, "runs/x.zarr.ledger")
+    ledger = server.store(container, "runs/x.zarr.ledger")
     paths = [entry["path"] for entry in obstore.list(ledger).collect()]
     (mark,) = [path for path in paths if "/marks/" in path]
     slept = replace(current_holder(), host="elsewhere", renewed=0.0)
@@ -171,7 +189,7 @@ def test_a_writer_that_was_taken_for_dead_records_nothing_more(halves, s3_server
     with other:
         other.flush()
         assert [label["lead_time"] for label in other.written("t2m")] == [STEPS[1]]
-    assert values(s3_server, bucket)[1] == 2.0
+    assert values(raw)[1] == 2.0
     with pytest.raises(ExceptionGroup):
         asleep.close()
     asleep._end.detach()  # or the end of the process would try once more, with no server there
