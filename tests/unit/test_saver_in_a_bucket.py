@@ -1,4 +1,4 @@
-"""The contract of savers, kept in a bucket of each kind of server."""
+"""The contract of savers, kept in a bucket of a real server."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from savers.testing import SaverTests
 @pytest.mark.may_leak("files", reason="obstore keeps connections open")
 class TestZarrInABucket(SaverTests):
     @pytest.fixture(autouse=True)
-    def _bucket(self, server, monkeypatch):
-        for name, value in server.environment().items():  # credentials don't travel in pickles
+    def _bucket(self, s3_server, monkeypatch):
+        for name, value in s3_server.environment().items():  # credentials don't travel in pickles
             monkeypatch.setenv(name, value)
-        server.make_bucket("contract")
-        self.server, self.prefix = server, uuid.uuid4().hex
+        s3_server.make_bucket("contract")
+        self.server, self.prefix = s3_server, uuid.uuid4().hex
 
     def make_saver(self, path, **settings):
-        return ZarrSaver(self.server.url("contract", f"{self.prefix}/{path.name}"), **settings)
+        return ZarrSaver(f"s3://contract/{self.prefix}/{path.name}", **settings)
 
     def read(self, path, name="dataset"):
         store = self.server.store("contract", f"{self.prefix}/{path.name}")
