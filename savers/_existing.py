@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from savers._hdf5._saver import HDF5Format, file_kind
 from savers._labelled._streams import Replica
+from savers._ledger._file_lock import FileLock
 from savers._ledger._frames import read_frames
 from savers._ledger._ledger import Home, replay
-from savers._ledger._locks import Lock, is_dead
+from savers._ledger._lock import is_dead
 from savers._ledger._object_lock import ObjectLock
 from savers._netcdf._saver import NetCDFFormat
 from savers._stores._bucket._store import ObjectStore
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from savers._format import Format
-    from savers._ledger._locks import Holder
+    from savers._ledger._lock import Holder, Lock
     from savers._ledger._state import State
     from savers._stores._location import Location
     from savers._stores._store import Store
@@ -73,13 +74,13 @@ class Dataset:
     name : str
     home : Home
         Where its streams lie.
-    lock : Lock, ObjectLock or None
+    lock : Lock or None
         Who may write; None where the store has no locks.
     """
 
     name: str
     home: Home
-    lock: Lock | ObjectLock | None
+    lock: Lock | None
 
     def holder(self) -> Holder | None:
         """Return who writes to it now."""
@@ -196,7 +197,9 @@ def _datasets(location: Location) -> list[Dataset]:
     if location.path is not None:
         folder = ledger_folder(location.path)
         home = Home(folder, None)
-        return [Dataset(name, home, Lock(folder / _lock(name), name)) for name in home.datasets()]
+        return [
+            Dataset(name, home, FileLock(folder / _lock(name), name)) for name in home.datasets()
+        ]
     if location.beside is not None:
         return [_in_bucket(location, name) for name in Home(None, location.beside).datasets()]
     if not isinstance(location.store, (MappingStore, ObjectStore)):

@@ -18,8 +18,8 @@ from weakref import finalize
 import numpy as np
 
 from savers._jobs import Failure, ItemStatus, JobLedger, JobSpec, JobState, JobWriter
+from savers._ledger._file_lock import FileLock
 from savers._ledger._frames import encode_frame, read_frames
-from savers._ledger._locks import Lock
 from savers._stores._files import storage_errors, write_all
 from savers.errors import ClosedError, InvalidInputError
 
@@ -290,7 +290,7 @@ class _Log:
         self.store_noted = False
         folder = store.with_name(store.name + ".ledger")
         self._path = folder / "sequential.log"
-        self._lock = Lock(folder / "sequential.lock", str(store))
+        self._lock = FileLock(folder / "sequential.lock", str(store))
         self._lock.acquire()
         self._size = 0
         self._descriptor = -1

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from savers._ledger._locks import create_lock_file, is_abandoned, moment, read_holder
+from savers._ledger._file_lock import create_lock_file, is_abandoned, moment, read_holder
 from savers._stores._files import make_side_folder, storage_errors
 from savers.errors import StoreInUseError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from savers._labelled._streams import WriterStream
-    from savers._ledger._locks import Holder
+    from savers._ledger._lock import Holder
 
 __all__ = ["Claims", "refused"]
 

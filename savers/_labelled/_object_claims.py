@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from savers._labelled._claims import refused
-from savers._ledger._locks import Holder, current_holder
+from savers._ledger._lock import Holder, current_holder
 from savers._ledger._object_lock import ObjectLock
 from savers._stores._store import ChangedError
 from savers.errors import StoreInUseError

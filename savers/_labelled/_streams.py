@@ -12,9 +12,9 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from savers._ledger._file_lock import FileLock, is_abandoned
 from savers._ledger._frames import encode_frame, read_frames
 from savers._ledger._ledger import FORMAT, Home, replay, stream_prefix
-from savers._ledger._locks import Lock, is_abandoned
 from savers._ledger._records import fold
 from savers._stores._files import make_side_folder
 from savers.errors import StorageError
@@ -62,13 +62,13 @@ class WriterStream:
         }  # fmt: skip
         self._synced = synced
         self._stream: FileStream | ObjectStream | None = None
-        self._lock: Lock | None = None
+        self._lock: FileLock | None = None
         self._appending = threading.Lock()
 
-    def sign_on(self) -> Lock | None:
+    def sign_on(self) -> FileLock | None:
         """Show that this writer lives; None for stores that have no locks."""
         if self._lock is None and self.home.folder is not None:
-            self._lock = Lock(self.home.folder / f"{self.name}.lock", f"the writer {self.name}")
+            self._lock = FileLock(self.home.folder / f"{self.name}.lock", f"the writer {self.name}")
             self._lock.acquire()
         return self._lock
 

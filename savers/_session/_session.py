@@ -25,8 +25,8 @@ from urllib.parse import quote
 
 import numpy as np
 
+from savers._ledger._file_lock import FileLock, moment
 from savers._ledger._ledger import Home, Ledger, replay
-from savers._ledger._locks import Lock, moment
 from savers._ledger._object_lock import ObjectLock
 from savers._ledger._object_stream import RecordInDoubtError
 from savers._ledger._state import ArrayLayout
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from savers._format import Format
+    from savers._ledger._lock import Lock
     from savers._ledger._state import ArrayState, PieceRef, State
     from savers._session._chunk_store import ChunkId
     from savers._session._commit import Box, Write
@@ -98,11 +99,11 @@ class Session:
         self._last_publish = float("-inf")
         self._publish_cost = 0.0
 
-    def _make_lock(self) -> Lock | ObjectLock | None:
+    def _make_lock(self) -> Lock | None:
         name = f"{quote(self.dataset, safe='')}.lock"
         subject = f"{self.dataset!r} in {self.location.name}"
         if self.folder is not None:
-            return Lock(self.folder / name, subject)
+            return FileLock(self.folder / name, subject)
         keys, prefix = self.location.ledger(self.dataset)
         if not isinstance(keys, ObjectStore):
             return None

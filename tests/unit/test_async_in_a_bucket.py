@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 
 from savers import AsyncZarrSaver, StoreInUseError
-from savers._ledger._locks import current_holder
+from savers._ledger._lock import current_holder
 
 pytestmark = pytest.mark.may_leak(
     "files", "threads", reason="obstore and s3fs keep connections open"
@@ -144,7 +144,7 @@ import sys
 import numpy as np
 import obstore
 from savers import AsyncZarrSaver, StoreInUseError
-from savers._ledger._locks import current_holder
+from savers._ledger._lock import current_holder
 steps = np.arange(4, dtype="timedelta64[h]")
 saver = AsyncZarrSaver(sys.argv[1], {"lead_time": steps}, chunked_coords={"lead_time": 2})
 at = {"lead_time": steps[:1], "lat": [10.0, 20.0], "lon": [1.0, 2.0, 3.0]}

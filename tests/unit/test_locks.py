@@ -11,21 +11,22 @@ from dataclasses import replace
 
 import pytest
 
-import savers._ledger._locks as locks
 from savers import StoreInUseError
-from savers._ledger._locks import Lock, current_holder, is_dead, moment, read_holder
+from savers._ledger import _file_lock, _lock
+from savers._ledger._file_lock import FileLock, moment, read_holder
+from savers._ledger._lock import Holder, current_holder, is_dead
 
 
 @pytest.fixture
 def lock(tmp_path):
-    made = Lock(tmp_path / "ledger" / "x.lock", "'x' in out.zarr")
+    made = FileLock(tmp_path / "ledger" / "x.lock", "'x' in out.zarr")
     yield made
     made.release()
 
 
 def other_process():
     """The holder that another living process is; it ends with its standard input."""
-    code = ("import json, sys, dataclasses, savers._ledger._locks as l;"
+    code = ("import json, sys, dataclasses, savers._ledger._lock as l;"
             "print(json.dumps(dataclasses.asdict(l.current_holder())), flush=True);"
             "sys.stdin.read()")  # fmt: skip
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
@@ -39,7 +40,7 @@ def end(process):
 def test_a_lock_is_held_once_and_names_its_holder(lock):
     lock.acquire()
     assert lock.path.stat().st_mode & 0o777 == 0o600
-    second = Lock(lock.path, "'x' in out.zarr")
+    second = FileLock(lock.path, "'x' in out.zarr")
     with pytest.raises(StoreInUseError) as caught:
         second.acquire(wait=0.1)
     assert str(caught.value).startswith(f"'x' in out.zarr is in use by process {os.getpid()} on ")
@@ -54,7 +55,7 @@ def test_a_lock_is_held_once_and_names_its_holder(lock):
 
 def test_waiting_ends_as_soon_as_the_holder_lets_go(lock):
     lock.acquire()
-    second = Lock(lock.path, "x")
+    second = FileLock(lock.path, "x")
     timer = threading.Timer(0.2, lock.release)
     timer.start()
     second.acquire(wait=30)
@@ -83,9 +84,9 @@ def test_who_is_dead(change, dead):
 
 def test_a_dead_holder_is_taken_over_at_once(lock):
     process = other_process()
-    holder = locks.Holder(**__import__("json").loads(process.stdout.readline()))
+    holder = Holder(**__import__("json").loads(process.stdout.readline()))
     lock.path.parent.mkdir(mode=0o700)
-    locks._write(lock.path, holder)
+    _file_lock._write(lock.path, holder)
     with pytest.raises(StoreInUseError, match=f"process {process.pid} "):
         lock.acquire()
     end(process)
@@ -96,7 +97,7 @@ def test_a_dead_holder_is_taken_over_at_once(lock):
 
 def test_a_process_that_ended_and_was_not_waited_for_is_dead(lock):
     process = other_process()
-    holder = locks.Holder(**__import__("json").loads(process.stdout.readline()))
+    holder = Holder(**__import__("json").loads(process.stdout.readline()))
     process.stdin.close()
     deadline = time.monotonic() + 20
     while not is_dead(holder, time.time()) and time.monotonic() < deadline:
@@ -108,11 +109,11 @@ def test_a_process_that_ended_and_was_not_waited_for_is_dead(lock):
 
 def test_only_one_of_many_takes_a_dead_holder_over(lock):
     lock.path.parent.mkdir(mode=0o700)
-    locks._write(lock.path, replace(current_holder(), pid=2**22 + 1))
+    _file_lock._write(lock.path, replace(current_holder(), pid=2**22 + 1))
     won = []
 
     def attempt():
-        mine = Lock(lock.path, "x")
+        mine = FileLock(lock.path, "x")
         try:
             mine.acquire()
         except StoreInUseError:
@@ -130,14 +131,14 @@ def test_only_one_of_many_takes_a_dead_holder_over(lock):
 
 
 def test_a_lease_is_renewed_and_a_lost_one_is_an_error(lock, monkeypatch):
-    monkeypatch.setattr(locks, "LEASE", 0.0)
+    monkeypatch.setattr(_lock, "LEASE", 0.0)
     lock.acquire()
     first = read_holder(lock.path).renewed
     time.sleep(0.01)
     lock.check()
     assert read_holder(lock.path).renewed > first
-    with locks.moment(lock.path.with_name(lock.path.name + ".takeover")):  # as a takeover does
-        locks._write(lock.path, replace(current_holder(), token="another"))
+    with moment(lock.path.with_name(lock.path.name + ".takeover")):  # as a takeover does
+        _file_lock._write(lock.path, replace(current_holder(), token="another"))
     with pytest.raises(StoreInUseError):
         lock.check()
     with pytest.raises(StoreInUseError):

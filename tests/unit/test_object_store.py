@@ -17,7 +17,7 @@ import pytest
 import zarr
 
 from savers import StorageError, StoreInUseError, ZarrSaver, open_dataset, verify
-from savers._ledger._locks import LEASE, current_holder
+from savers._ledger._lock import LEASE, current_holder
 from savers._maintenance._recover import recover
 from savers._stores._bucket._requests import Gate
 from savers._stores._bucket._store import ObjectStore

@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 
 from savers import InvalidInputError, LedgerMismatchError, StoreInUseError, ZarrSaver, verify
-from savers._ledger import _locks
+from savers._ledger import _file_lock, _lock
 from taskmanager import TaskManager
 
 LABELS = {"dims": ("t", "m", "x"), "coords": {"t": np.arange(2), "m": np.arange(3)}}
@@ -83,7 +83,7 @@ def test_a_second_driver_is_refused_with_the_name_of_the_first(tmp_path):
 
 
 def test_a_lost_lease_is_an_error_at_the_next_commit_and_ever_after(tmp_path, monkeypatch):
-    monkeypatch.setattr(_locks, "LEASE", 1.0)
+    monkeypatch.setattr(_lock, "LEASE", 1.0)
     saver = ZarrSaver(tmp_path / "a.zarr")
     saver.save([1.0])
     lock = tmp_path / "a.zarr.ledger" / "dataset.lock"
@@ -92,7 +92,7 @@ def test_a_lost_lease_is_an_error_at_the_next_commit_and_ever_after(tmp_path, mo
     renewed = json.loads(lock.read_text())
     assert renewed["token"] == first["token"]
     assert renewed["renewed"] > first["renewed"]
-    with _locks.moment(lock.with_name("dataset.lock.takeover")):  # as a takeover does
+    with _file_lock.moment(lock.with_name("dataset.lock.takeover")):  # as a takeover does
         lock.write_text(json.dumps({**renewed, "token": "theirs", "host": "elsewhere"}))
     time.sleep(0.4)
     for _ in range(2):
@@ -105,8 +105,8 @@ def test_a_lost_lease_is_an_error_at_the_next_commit_and_ever_after(tmp_path, mo
 
 def test_a_lock_that_this_process_failed_to_remove_is_no_obstacle(tmp_path):
     left = tmp_path / "@root.lock"
-    left.write_text(json.dumps(asdict(_locks.current_holder())))
-    with _locks.moment(left):
+    left.write_text(json.dumps(asdict(_lock.current_holder())))
+    with _file_lock.moment(left):
         assert left.exists()
     assert not left.exists()
 
