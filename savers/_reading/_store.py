@@ -18,6 +18,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 from savers._reading._at_once import refuse_to_wait
 from savers._reading._loop import home, side_by_side
+from savers._stores._bucket._reasons import error_number, reason
 from savers._stores._secrets import masked, shows
 from savers.errors import InvalidInputError, SaverError, StorageError
 
@@ -164,9 +165,9 @@ class ReadStore(Store):
         except SaverError:
             raise
         except Exception as error:
-            why = str(error).partition("\n\nDebug source")[0]  # obstore's dump helps nobody
-            text = masked(f"can't {what} in {self.name}: {why}", self.secrets)
-            failure = StorageError(getattr(error, "errno", None) or errno.EIO, text)
+            number = getattr(error, "errno", None) or error_number(error)
+            text = masked(f"can't {what} in {self.name}: {reason(error)}", self.secrets)
+            failure = StorageError(number, text)
             if not shows(error, self.secrets):
                 raise failure from error
             try:

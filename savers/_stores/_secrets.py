@@ -16,13 +16,20 @@ __all__ = ["harmless", "masked", "secrets_of", "shows", "without_secrets"]
 SHORTEST_SECRET = 4
 #: Storage options that messages may show.
 HARMLESS = (
+    "account_host",
+    "account_name",
+    "addressing_style",
     "asynchronous",
+    "base_url",
     "bucket",
     "endpoint",
     "endpoint_url",
+    "profile",
+    "project",
     "protocol",
     "region",
     "region_name",
+    "signature_version",
 )
 
 

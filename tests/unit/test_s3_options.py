@@ -111,7 +111,7 @@ def test_refusals_name_their_remedy_and_no_secret(bucket, options):
     error = refused("s3://no-such-bucket-here/out.zarr", options)
     assert (error.errno, "make the bucket first" in str(error)) == (errno.ENOENT, True)
     error = refused(f"s3://{bucket}/out.zarr", {**options, "secret": "wrong-secret-canary"})
-    assert (error.errno, "check key and secret" in str(error)) == (errno.EACCES, True)
+    assert (error.errno, "check the credentials" in str(error)) == (errno.EACCES, True)
     assert "wrong-secret-canary" not in str(error)
     with pytest.raises(ValueError, match="nonsense"):
         ZarrSaver(f"s3://{bucket}/x", storage_options={**options, "nonsense": 1})

@@ -75,6 +75,13 @@ def open_azure(
 
     provider = given.pop("credential_provider", None) or _provider(given)
     config = _config(given)
+    account = config.get("account_name") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+    if not account:
+        message = (
+            "expected the name of an account: give account_name or connection_string, or set "
+            "AZURE_STORAGE_ACCOUNT_NAME"
+        )
+        raise InvalidInputError(message)
     endpoint = config.get("endpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT") or ""
     client_options.setdefault("allow_http", endpoint.startswith("http://"))
     settings: Any = config
@@ -83,7 +90,6 @@ def open_azure(
     client = AzureStore(
         container, config=settings, client_options=options, credential_provider=provider, **rest
     )
-    account = config.get("account_name") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
     return client, endpoint or account
 
 

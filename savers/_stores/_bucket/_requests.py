@@ -6,13 +6,19 @@ answer that got lost can be told from an object of somebody else (see `_store`).
 
 from __future__ import annotations
 
-import errno
 import random
-import re
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from savers._stores._bucket._reasons import (
+    asks_for_less,
+    error_number,
+    may_pass,
+    no_bucket,
+    reason,
+    unreachable,
+)
 from savers._stores._secrets import masked, shows
 from savers.errors import StorageError
 
@@ -119,7 +125,7 @@ class Requests:
             if not isinstance(answer, Failed):
                 return answer
             late = time.monotonic() - begin + pause > self._patience()
-            if late or not _may_pass(answer.error):  # raised here, so that nothing leads back to
+            if late or not may_pass(answer.error):  # raised here, so that nothing leads back to
                 failure = self._failure(answer.error, operation, key, attempt)  # a text with a
                 raise failure from self._cause(answer.error)  # secret
             time.sleep(pause)
@@ -138,10 +144,10 @@ class Requests:
             self._reached = self.proven = True
             raise Conflict from error
         except (BaseError, OSError) as error:
-            self._reached = self._reached or not _unreachable(error)
-            if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
+            self._reached = self._reached or not unreachable(error)
+            if isinstance(error, FileNotFoundError) and not no_bucket(error):
                 raise
-            if _asks_for_less(error):
+            if asks_for_less(error):
                 self.gate.slower()
             return Failed(error)
         self._reached = True
@@ -150,10 +156,9 @@ class Requests:
 
     def _failure(self, error: Exception, operation: str, key: str, attempts: int) -> StorageError:
         tried = f" (tried {attempts} times in {self._patience():g} s)" if attempts > 1 else ""
-        if not self._reached:
-            tried += "; nobody answers there: check the endpoint"
-        message = f"can't {operation} {key} in {self.name}: {_reason(error)}{tried}"
-        return StorageError(_code(error), masked(message, self.secrets))
+        why = reason(error, reached=self._reached)
+        message = f"can't {operation} {key} in {self.name}: {why}{tried}"
+        return StorageError(error_number(error), masked(message, self.secrets))
 
     def _cause(self, error: Exception) -> Exception | None:
         return None if shows(error, self.secrets) else error
@@ -165,68 +170,3 @@ def _pauses() -> Iterator[float]:
     while True:
         yield random.uniform(longest / 2, longest)  # noqa: S311 -- no secret
         longest = min(2 * longest, LONGEST_PAUSE)
-
-
-def _status(error: Exception) -> int:
-    found = re.search(r"status code: (\d{3})", str(error))
-    return int(found.group(1)) if found else 0
-
-
-#: Refusals that another attempt may not meet: time-outs, bodies that were cut, too many requests.
-_PASSING = ("RequestTimeout", "IncompleteBody", "BadDigest", "SlowDown", "Timeout", "Conflict",
-            "XAmzContentSHA256Mismatch")  # fmt: skip
-
-
-def _may_pass(error: Exception) -> bool:
-    from obstore.exceptions import (
-        InvalidPathError,
-        NotSupportedError,
-        PermissionDeniedError,
-        UnauthenticatedError,
-    )
-
-    never = (InvalidPathError, NotSupportedError, PermissionDeniedError, UnauthenticatedError)
-    if isinstance(error, (*never, FileNotFoundError)):
-        return False
-    status = _status(error)
-    if 400 <= status < 500:
-        return status in (408, 409, 425, 429) or any(word in str(error) for word in _PASSING)
-    return True
-
-
-def _unreachable(error: Exception) -> bool:
-    """Return whether no connection was made (obstore tells it in its debugging text alone)."""
-    return "kind: Connect" in str(error)
-
-
-def _asks_for_less(error: Exception) -> bool:
-    return _status(error) in (429, 503) or "SlowDown" in str(error)
-
-
-def _reason(error: Exception) -> str:
-    """Return what a store answered, in a line."""
-    text = str(error)
-    code = re.search(r"<Code>(.*?)</Code>", text)
-    words = re.search(r"<Message>(.*?)</Message>", text)
-    if code:
-        said = f"{code.group(1)}: {words.group(1)}" if words else code.group(1)
-        return f"{said}{_REMEDIES.get(code.group(1), '')}"
-    return text.split("\n\nDebug source", maxsplit=1)[0].strip()
-
-
-_REMEDIES = {
-    "NoSuchBucket": "; make the bucket first, or correct its name",
-    "InvalidAccessKeyId": "; check key and secret (storage_options, AWS_ACCESS_KEY_ID, profile)",
-    "SignatureDoesNotMatch": "; check key and secret (storage_options, AWS_SECRET_ACCESS_KEY)",
-    "AccessDenied": "; the credentials, or their absence, don't allow it",
-}
-
-
-def _code(error: Exception) -> int:
-    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
-
-    refused = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
-    if refused or _status(error) in (401, 403):
-        return errno.EACCES
-    missing = isinstance(error, FileNotFoundError) or _status(error) == 404
-    return errno.ENOENT if missing else errno.EIO
