@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks import arrays, labelled
-from benchmarks.contender import Contender, Figure, Round, Row
+from benchmarks import arrays
+from benchmarks.contender import Figure, Row
+from benchmarks.stacks import Stacks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from benchmarks.contender import Figures, Size
+    from benchmarks.contender import Contender, Figures, Round, Size
 
 BATCH = 8  # fields a save
 LAT, LON = 721, 1440  # a quarter of a degree
@@ -61,40 +60,22 @@ def stack(this: Round, group: str) -> arrays.Stack:
     return arrays.Stack(arrays.load(str(this.inputs / INPUTS[group])), BATCH)
 
 
-def timed(this: Round, group: str, way: Callable[..., tuple[float, float]]) -> Figures:
-    what = stack(this, group)
-    blocked, total = way(what, this.folder / "out")
+def figures(what: arrays.Stack, blocked: float, total: float) -> Figures:
     return {"mb_per_s": what.values.nbytes / 1e6 / total, "seconds": total, "blocked_s": blocked}
 
 
-def checked(this: Round, group: str, check: Callable[..., None]) -> None:
-    check(stack(this, group), this.folder / "out")
-
-
-def entry(
-    name: str, group: str, way: Any, check: Any, role: Any = "peer", *needs: str
-) -> Contender:
-    run = partial(timed, group=group, way=way)
-    suffix = "" if group == "synthetic" else " (model)"
-    check = partial(checked, group=group, check=check)
-    return Contender(name + suffix, run, check, role, (group,), needs)
+STACKS = Stacks(stack, figures, {"synthetic": "", "the demo's model": " (model)"})
 
 
 def entries(group: str) -> tuple[Contender, ...]:
+    entry, check = STACKS.entry, arrays.check_hdf5
     return (
-        entry("ours", group, arrays.ours, arrays.check_zarr, "ours"),
-        entry("ours with zarrs", group, arrays.ours_with_zarrs, arrays.check_zarr, "ours", "zarrs"),
-        entry("ours, behind", group, labelled.ours, arrays.check_zarr, "ours"),
-        entry("tensorstore", group, arrays.tensors, arrays.check_zarr, "peer", "tensorstore"),
-        entry("earth2studio", group, labelled.earth2studio, arrays.check_zarr, "peer",
-              *labelled.NEEDS),
-        entry("zarr", group, arrays.zarr_python, arrays.check_zarr),
-        entry("zarr with zarrs", group, arrays.zarrs, arrays.check_zarr, "peer", "zarrs"),
-        entry("h5py, blosc", group, arrays.hdf5_blosc, arrays.check_hdf5, "peer", "hdf5plugin"),
-        entry("h5py, deflate-1", group, arrays.hdf5_deflate, arrays.check_hdf5),
-        entry("netCDF4, deflate-1", group, arrays.netcdf, arrays.check_hdf5, "peer", "netCDF4"),
-        entry("numcodecs and write", group, arrays.by_hand, arrays.check_zarr, "floor"),
-    )  # fmt: skip
+        *STACKS.zarr(group),
+        entry("h5py, blosc", group, arrays.hdf5_blosc, check, "peer", "hdf5plugin"),
+        entry("h5py, deflate-1", group, arrays.hdf5_deflate, check),
+        entry("netCDF4, deflate-1", group, arrays.netcdf, check, "peer", "netCDF4"),
+        STACKS.floor(group),
+    )
 
 
 ROW = Row(

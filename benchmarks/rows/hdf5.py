@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def entry(name: str, group: str, way: Any, role: Any = "peer", *needs: str) -> Contender:
-    one = fields.entry(name, group, way, arrays.check_hdf5, role, *needs)
+    one = fields.STACKS.entry(name, group, way, arrays.check_hdf5, role, *needs)
     return replace(one, run=partial(with_cpu, run=one.run, group=group))
 
 

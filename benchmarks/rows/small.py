@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks import arrays, labelled
-from benchmarks.contender import Contender, Figure, Round, Row
+from benchmarks import arrays
+from benchmarks.contender import Figure, Row
+from benchmarks.stacks import Stacks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from benchmarks.contender import Figures, Size
+    from benchmarks.contender import Contender, Figures, Round, Size
 
 VALUES = 4096  # float32: 16 KiB
 BATCH = 256  # results a save, and in a shard
@@ -31,51 +31,28 @@ def stack(this: Round, group: str) -> arrays.Stack:
     return arrays.Stack(arrays.load(str(this.inputs / "walks.npy")), BATCH, SHARDS[group])
 
 
-def timed(this: Round, group: str, way: Callable[..., tuple[float, float]]) -> Figures:
-    what = stack(this, group)
-    blocked, total = way(what, this.folder / "out")
+def figures(what: arrays.Stack, blocked: float, total: float) -> Figures:
     count = len(what.values)
-    megabytes = what.values.nbytes / 1e6
     return {
         "us": total * 1e6 / count,
         "blocked_us": blocked * 1e6 / count,
-        "mb_per_s": megabytes / total,
+        "mb_per_s": what.values.nbytes / 1e6 / total,
     }
 
 
-def checked(this: Round, group: str, check: Callable[..., None]) -> None:
-    check(stack(this, group), this.folder / "out")
-
-
-def entry(
-    name: str, group: str, way: Any, check: Any, role: Any = "peer", *needs: str
-) -> Contender:
-    run = partial(timed, group=group, way=way)
-    suffix = " (sharded)" if SHARDS[group] else ""
-    check = partial(checked, group=group, check=check)
-    return Contender(name + suffix, run, check, role, (group,), needs)
+STACKS = Stacks(stack, figures, {group: " (sharded)" if n else "" for group, n in SHARDS.items()})
 
 
 def entries(group: str) -> tuple[Contender, ...]:
-    return (
-        entry("ours", group, arrays.ours, arrays.check_zarr, "ours"),
-        entry("ours with zarrs", group, arrays.ours_with_zarrs, arrays.check_zarr, "ours", "zarrs"),
-        entry("ours, behind", group, labelled.ours, arrays.check_zarr, "ours"),
-        entry("tensorstore", group, arrays.tensors, arrays.check_zarr, "peer", "tensorstore"),
-        entry("earth2studio", group, labelled.earth2studio, arrays.check_zarr, "peer",
-              *labelled.NEEDS),
-        entry("zarr", group, arrays.zarr_python, arrays.check_zarr),
-        entry("zarr with zarrs", group, arrays.zarrs, arrays.check_zarr, "peer", "zarrs"),
-        entry("numcodecs and write", group, arrays.by_hand, arrays.check_zarr, "floor"),
-    )  # fmt: skip
+    return (*STACKS.zarr(group), STACKS.floor(group))
 
 
 def hdf5() -> Contender:
     """Return h5py, which competes with both: its chunks lie in one file."""
     plain = next(iter(SHARDS))
-    run = partial(timed, group=plain, way=arrays.hdf5_blosc)
-    check = partial(checked, group=plain, check=arrays.check_hdf5)
-    return Contender("h5py, blosc", run, check, "peer", tuple(SHARDS), ("hdf5plugin",))
+    way, check = arrays.hdf5_blosc, arrays.check_hdf5
+    alone = STACKS.entry("h5py, blosc", plain, way, check, "peer", "hdf5plugin")
+    return replace(alone, groups=tuple(SHARDS))
 
 
 ROW = Row(
