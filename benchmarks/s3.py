@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BUCKET = "bench"
 OBJECTS = {"64 KiB": (1 << 13, 256), "8 MiB": (1 << 20, 12)}  # float64 values, objects
 DELAYS = (0.0, 0.02)
-SIDE_BY_SIDE = 32
+SIDE_BY_SIDE = 64  # requests at a time, as many as ours takes by itself
 
 
 class Work:

@@ -104,9 +104,8 @@ class ObjectLock(Lock):
         mine, unproven, self._unproven = self.holder, self._unproven, False
         if mine is None or not unproven:
             return
-        try:
-            self.store.create(self.key, _dump(replace(mine, token="probe")))  # noqa: S106 -- no secret
-        except StoreInUseError:
+        probe = _dump(replace(mine, token="probe"))  # noqa: S106 -- no secret
+        if self.store.refuses_twice(self.key, probe):
             return
         self.store.ignores_conditions()
         self.store.put(self.key, _dump(mine))

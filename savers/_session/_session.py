@@ -20,6 +20,7 @@ import time
 import uuid
 import warnings
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -91,6 +92,7 @@ class Session:
         self._lock = self._make_lock()
         self._ledger: Ledger | None = None
         self._created = False
+        self._root_id = ""
         self._looked: Sequence[str] | None = None
         self.open_chunks = OpenChunks()
         self._recent: tuple[Any, NDArray[Any]] | None = None
@@ -317,16 +319,17 @@ class Session:
 
     def _make_ready(self) -> None:
         """Make sure that the dataset is held, nothing is half done and the store is there."""
+        self._settle()
+        self._make_root()
+        self.store.barrier()
+        self._begin()
+
+    def _settle(self) -> None:
+        """Make sure that the dataset is held and nothing is half done."""
         if self._lock is not None:
             self._lock.check()
         self.chunks.rename_staged()
         self.store.barrier()
-        if not self._created:
-            self._create()
-        known = self.ledger.state.settings.get("attrs", {})
-        if any(known.get(name) != value for name, value in self.attrs.items()):
-            settings = {"attrs": {**known, **self.attrs}}
-            self.ledger.append({"kind": "settings", "settings": settings})
 
     @contextlib.contextmanager
     def root_lock(self) -> Iterator[None]:
@@ -337,18 +340,30 @@ class Session:
         with moment(self.folder / "@root.lock"):
             yield
 
-    def _create(self) -> None:
-        """The store has its id before the ledger has a record."""
-        patiently(self._create_root)
-        self._created = True
+    def _make_root(self) -> None:
+        """Make the root of a new store; in a bucket the next `barrier` waits for it."""
+        if self._created:
+            return
+        self._root_id = self.format.store_id(self.store)[1] or uuid.uuid4().hex
+        if isinstance(self.store, ObjectStore):
+            self.store.later(partial(patiently, self._note_id))
+        else:
+            patiently(self._note_id)
 
-    def _create_root(self) -> None:
+    def _note_id(self) -> None:
         with self.root_lock():
-            _, store_id = self.format.store_id(self.store)
-            store_id = store_id or uuid.uuid4().hex
-            self.format.create_root(self.store, store_id, self.attrs)
-        self.store.barrier()
-        self.ledger.begin(store_id)
+            self._root_id = self.format.store_id(self.store)[1] or self._root_id
+            self.format.create_root(self.store, self._root_id, self.attrs)
+
+    def _begin(self) -> None:
+        """The store has its id before the ledger has a record."""
+        if not self._created:
+            self.ledger.begin(self._root_id)
+            self._created = True
+        known = self.ledger.state.settings.get("attrs", {})
+        if any(known.get(name) != value for name, value in self.attrs.items()):
+            settings = {"attrs": {**known, **self.attrs}}
+            self.ledger.append({"kind": "settings", "settings": settings})
 
     def commit(
         self,
@@ -384,11 +399,13 @@ class Session:
             )
 
     def _commit(self, plan: CommitPlan, record: dict[str, Any], raw: Sequence[bytes]) -> None:
-        self._make_ready()
+        self._settle()
+        self._make_root()
         self._make_room(record.get("new", ()))
         puts = self.chunks.put_all(plan.blocks(), self.ledger.state)
         try:
             self.store.barrier()
+            self._begin()
             record["arrays"] = plan.entries(puts)
             self.ledger.append(record, [*raw, *plan.payload])
         except RecordInDoubtError:

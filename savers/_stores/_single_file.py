@@ -99,6 +99,10 @@ class FileStore:
     def put(self, key: str, data: Bytes) -> None:
         self._segment.put(key, [data])
 
+    def put_all(self, documents: Mapping[str, Bytes]) -> None:
+        for key, data in documents.items():
+            self.put(key, data)
+
     def write(self, key: str, *parts: Bytes) -> None:
         self._segment.put(key, parts)
 

@@ -23,7 +23,7 @@ from savers._stores._secrets import masked, shows
 from savers.errors import StorageError, StoreInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, MutableMapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 
 __all__ = [
     "ChangedError",
@@ -56,6 +56,9 @@ class Store(Protocol):
 
     def put(self, key: str, data: Bytes) -> None:
         """Create or replace an object; readers see the old or the new one, never a part."""
+
+    def put_all(self, documents: Mapping[str, Bytes]) -> None:
+        """Put several objects in any order, side by side where each is a request."""
 
     def write(self, key: str, *parts: Bytes) -> None:
         """Create an object that no reader looks at yet; a crash may leave half of it.
@@ -205,6 +208,10 @@ class LocalStore:
         token = self.stage(f"put-{os.getpid()}-{self._count}", data)
         self._count += 1
         self.publish(token, key)
+
+    def put_all(self, documents: Mapping[str, Bytes]) -> None:
+        for key, data in documents.items():
+            self.put(key, data)
 
     def write(self, key: str, *parts: Bytes) -> None:
         self._create(f"{self._root}/{key}", parts)
@@ -399,6 +406,10 @@ class MappingStore:
     def put(self, key: str, data: Bytes) -> None:
         with self._errors("write", key):
             self.mapping[key] = bytes(data)
+
+    def put_all(self, documents: Mapping[str, Bytes]) -> None:
+        for key, data in documents.items():
+            self.put(key, data)
 
     def write(self, key: str, *parts: Bytes) -> None:
         self.put(key, parts[0] if len(parts) == 1 else b"".join(parts))

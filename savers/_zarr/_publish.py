@@ -75,14 +75,12 @@ def publish_v3(
     root = load(store, "zarr.json") or {"attributes": {}, "zarr_format": 3, "node_type": "group"}
     known = (root.get("consolidated_metadata") or {}).get("metadata")
     table: dict[str, Any] = dict(_found_nodes(store) if known is None else known)
-    for name, node in nodes.items():
-        for group in _groups_above(name):
-            if group not in table:
-                table[group] = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
-                store.put(f"{group}/zarr.json", dump(table[group]))
-        if table.get(name) != node:  # else it was put before the root that says so
-            store.put(f"{name}/zarr.json", dump(node))
-            table[name] = node
+    missing = {group for name in nodes for group in _groups_above(name)} - table.keys()
+    empty: Document = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+    shown = {**dict.fromkeys(sorted(missing), empty), **nodes}
+    changed = {name: node for name, node in shown.items() if table.get(name) != node}
+    store.put_all({f"{name}/zarr.json": dump(node) for name, node in changed.items()})
+    table.update(changed)  # the others were put before the root that says so
     for name in gone:
         table.pop(name, None)
     store.barrier()  # after a power cut, too, the root speaks of no document that is not there
@@ -144,9 +142,8 @@ def publish_v2(
         documents[f"{name}/.zarray"] = {k: v for k, v in node.items() if k != "attributes"}
     documents[".zgroup"] = {"zarr_format": 2}
     documents[".zattrs"] = _without(named, {**(load(store, ".zattrs") or {}), **attrs})
-    for key, document in documents.items():
-        if table.get(key) != document:
-            store.put(key, dump(document))
+    changed = {key: document for key, document in documents.items() if table.get(key) != document}
+    store.put_all({key: dump(document) for key, document in changed.items()})
     table = {**table, **documents}
     for name in gone:
         table.pop(f"{name}/.zarray", None)

@@ -34,7 +34,7 @@ FIRST_BUDGET = 10.0
 #: First and longest pause between two attempts, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 8.0
 #: Requests at a time, as long as the store does not ask for fewer.
-WIDTH = 32
+WIDTH = 64
 
 T = TypeVar("T")
 

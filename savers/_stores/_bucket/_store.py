@@ -24,7 +24,7 @@ from savers._stores._store import ChangedError
 from savers.errors import StorageError, StoreInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from savers._stores._store import Bytes
 
@@ -177,6 +177,11 @@ class ObjectStore:
         message = f"{path} in {self.name} was changed by another process"
         raise ChangedError(message)
 
+    def put_all(self, documents: Mapping[str, Bytes]) -> None:
+        """Put several documents side by side, each as `put` does."""
+        puts = [functools.partial(self.put, key, data) for key, data in documents.items()]
+        side_by_side(puts, self.requests.gate.most)
+
     @property
     def exclusive(self) -> bool:
         """Whether the bucket turned out to honour conditions."""
@@ -207,8 +212,13 @@ class ObjectStore:
         raise StoreInUseError(message)
 
     def write(self, key: str, *parts: Bytes) -> None:
+        """Put an object in the background; `parts` may not change before the next `barrier`."""
         path, whole = self.prefix + key, _joined(parts)
         self._uploads.submit(lambda: self._replace(path, whole), len(whole))
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Have a call done in the background; the next `barrier` waits for it."""
+        self._uploads.submit(call, 0)
 
     def delete(self, key: str) -> None:
         self.delete_all([key])
@@ -249,7 +259,7 @@ class ObjectStore:
 
     def stage(self, token: str, *parts: Bytes) -> str:
         """Put an object aside, in the background."""
-        path, whole = self.scratch + token, _joined(parts)
+        path, whole = self.scratch + token, bytes(_joined(parts))  # the caller's may change
         with self._mutex:
             if sum(map(len, self._aside.values())) + len(whole) <= MOST_STAGED:
                 self._aside[token] = whole
@@ -310,7 +320,7 @@ class ObjectStore:
 
     # -- conditions --------------------------------------------------------------------------------
 
-    def _replace(self, path: str, data: bytes) -> None:
+    def _replace(self, path: str, data: Bytes) -> None:
         """Put a chunk, of which this writer is the only owner: over its own, or a dead writer's.
 
         The order matters: whoever took over since the fence was asked has changed the object that
@@ -328,7 +338,7 @@ class ObjectStore:
         raise StoreInUseError(message)
 
     def _attempt(
-        self, path: str, data: bytes, version: Version | None, digest: bytes = b""
+        self, path: str, data: Bytes, version: Version | None, digest: bytes = b""
     ) -> bool:
         """Put an object under a condition; return whether its bytes are there now."""
         self._changed(path)
@@ -340,7 +350,7 @@ class ObjectStore:
         self._remember(path, answer, digest)
         return True
 
-    def _put(self, path: str, data: bytes, version: Version | None) -> Any:
+    def _put(self, path: str, data: Bytes, version: Version | None) -> Any:
         import obstore
         from obstore.exceptions import NotSupportedError
 
@@ -352,6 +362,17 @@ class ObjectStore:
                 raise
         self.ignores_conditions()
         return self._put(path, data, version)
+
+    def refuses_twice(self, key: str, data: Bytes) -> bool:
+        """Return whether an object that is there is not created again."""
+        path = self.prefix + key
+        try:
+            self.requests.send("write", path, lambda: self._put(path, data, None))
+        except Conflict:
+            return True
+        with self._mutex:
+            self._known.pop(path, None)
+        return False
 
     def ignores_conditions(self) -> None:
         """Go on without conditions, and say so."""
@@ -416,11 +437,12 @@ class ObjectStore:
         return sorted(self.requests.send("list", prefix, request))
 
 
-def _joined(parts: Sequence[Bytes]) -> bytes:
-    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+def _joined(parts: Sequence[Bytes]) -> Bytes:
+    """Return parts in one piece; one alone is not copied."""
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _digest(data: bytes) -> bytes:
+def _digest(data: Bytes) -> bytes:
     """Return what tells documents apart; chunks are too large to look at twice."""
     return hashlib.blake2b(data, digest_size=16).digest() if len(data) <= MOST_DIGESTED else b""
 

@@ -7,7 +7,7 @@ interpreter begins to exit, which is when a saver that was left open publishes w
 from __future__ import annotations
 
 import threading
-from collections import deque
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,23 +32,22 @@ class Uploads:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._queue: deque[tuple[Callable[[], None], int]] = deque()
+        self._queue: SimpleQueue[tuple[Callable[[], None], int] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._changed = threading.Condition()
-        self._open = self._bytes = self._idle = 0
-        self._ending = False
+        lock = threading.Lock()
+        self._room, self._done = threading.Condition(lock), threading.Condition(lock)
+        self._open = self._bytes = 0
         self._errors: list[BaseException] = []
 
     def submit(self, call: Callable[[], None], size: int) -> None:
         """Have a call done in the background; waits while too many bytes are on their way."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._bytes or self._bytes + size <= MOST_BYTES)
-            self._queue.append((call, size))
+        with self._room:
+            self._room.wait_for(lambda: not self._bytes or self._bytes + size <= MOST_BYTES)
             self._open += 1
             self._bytes += size
-            if self._idle < len(self._queue) and len(self._threads) < self.most:
+            if len(self._threads) < min(self._open, self.most):
                 self._start()
-            self._changed.notify_all()
+        self._queue.put((call, size))
 
     def _start(self) -> None:
         name = f"savers-upload-{len(self._threads)}"
@@ -57,43 +56,39 @@ class Uploads:
         thread.start()
 
     def _work(self) -> None:
-        while (entry := self._next()) is not None:
+        while (entry := self._queue.get()) is not None:
             call, size = entry
             try:
                 call()
             except BaseException as error:  # noqa: BLE001 -- raised by `wait`
-                with self._changed:
-                    self._errors.append(error)
+                self._errors.append(error)
             del call, entry  # what they hold is the caller's
-            with self._changed:
-                self._open -= 1
-                self._bytes -= size
-                self._changed.notify_all()
+            self._note_end(size)
 
-    def _next(self) -> tuple[Callable[[], None], int] | None:
-        with self._changed:
-            self._idle += 1
-            self._changed.wait_for(lambda: self._queue or self._ending)
-            self._idle -= 1
-            return self._queue.popleft() if self._queue else None
+    def _note_end(self, size: int) -> None:
+        with self._done:
+            self._open -= 1
+            self._bytes -= size
+            self._room.notify()
+            if not self._open:
+                self._done.notify_all()
 
     def wait(self) -> None:
         """Return once every call is done; raise what the first one that failed raised."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._open)
+        with self._done:
+            self._done.wait_for(lambda: not self._open)
             errors, self._errors = self._errors, []
         if errors:
             raise errors[0]
 
     def close(self) -> None:
         """End the threads when the calls are done. Idempotent; a later call starts new ones."""
-        with self._changed:
-            self._ending = True
+        with self._done:
             threads, self._threads = self._threads, []
-            self._changed.notify_all()
+        for _ in threads:
+            self._queue.put(None)
         for thread in threads:
             thread.join()
-        self._ending = False
 
 
 def side_by_side(calls: Sequence[Callable[[], None]], most: int = MOST_CALLS) -> None:
