@@ -18,7 +18,7 @@ from savers._stores._store import ChangedError
 from savers.errors import InvalidTypeError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from savers._stores._icechunk._sessions import Sessions
     from savers._stores._store import Bytes
@@ -72,6 +72,10 @@ class Branch:
     def put(self, key: str, data: Bytes) -> None:
         with self._mutex:
             self._changes[key] = bytes(data)
+
+    def put_all(self, documents: Mapping[str, Bytes]) -> None:
+        for key, data in documents.items():
+            self.put(key, data)
 
     def write(self, key: str, *parts: Bytes) -> None:
         self.put(key, parts[0] if len(parts) == 1 else b"".join(parts))
