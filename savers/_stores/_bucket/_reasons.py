@@ -41,8 +41,9 @@ _WRONG_ENDPOINT = {
     "InvalidContentType": "no TLS is spoken there: check the endpoint, is it http://?",
     "kind: Connect": "nobody answers there: check the endpoint",
 }
+#: The same for what no other attempt will change.
 _TROUBLES = {
-    "invalid peer certificate": "its certificate is not trusted: give that of its authority "
+    "InvalidCertificate": "its certificate is not trusted: give that of its authority "
     "(client_options={'root_certificate': ...}, for S3 also AWS_CA_BUNDLE)",
     "Received redirect without LOCATION": _REGION,
 }
@@ -67,7 +68,7 @@ def may_pass(error: Exception) -> bool:
 
     never = (InvalidPathError, NotSupportedError, PermissionDeniedError, UnauthenticatedError)
     text = str(error)
-    if isinstance(error, (*never, FileNotFoundError)) or "without LOCATION" in text:
+    if isinstance(error, (*never, FileNotFoundError)) or any(part in text for part in _TROUBLES):
         return False
     if 400 <= status(error) < 500:
         passing = any(word in text for word in _PASSING)

@@ -94,16 +94,23 @@ def open_s3(
         provider = _credentials(profile)
     for name, value in _configured(profile).items():
         config.setdefault(name, value)
-    endpoint = str(config.get("endpoint", ""))
+    endpoint, bucket = str(config.get("endpoint", "")), root.partition("://")[2]
     if endpoint:
+        if config.get("virtual_hosted_style_request"):
+            config["endpoint"] = _named_first(bucket, endpoint)
         client_options.setdefault("allow_http", endpoint.startswith("http://"))
     settings: Any = config
     options: Any = client_options
-    bucket = root.partition("://")[2]
     client = S3Store(
         bucket, config=settings, client_options=options, credential_provider=provider, **rest
     )
     return client, endpoint
+
+
+def _named_first(bucket: str, endpoint: str) -> str:
+    """Return the endpoint with the bucket before its host, as obstore wants it then."""
+    scheme, _, host = endpoint.partition("://")
+    return endpoint if host.startswith(f"{bucket}.") else f"{scheme}://{bucket}.{host}"
 
 
 # -- what was given ------------------------------------------------------------------------------
