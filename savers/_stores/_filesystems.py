@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["awaited", "blocking", "close", "unwrapped", "whereabouts"]
+__all__ = ["awaited", "blocking", "close", "settings", "unwrapped", "whereabouts"]
 
 #: Names of options that say how or by whom is asked, not where.
 _NOT_WHERE = re.compile("asynchronous|auth|connection|cred|key|pass|sas|secret|token|user")
@@ -74,13 +74,19 @@ def whereabouts(filesystem: Any) -> str:
     return hashlib.sha256(_where(unwrapped(filesystem)).encode()).hexdigest()[:16]
 
 
-def _where(filesystem: Any) -> str:
+def settings(filesystem: Any) -> dict[str, Any]:
+    """Return how a file system was made; positional arguments have their names, too."""
     signature = inspect.signature(type(filesystem).__init__)
     bound = signature.bind(None, *filesystem.storage_args, **filesystem.storage_options)
     given: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
+    for name, value in [*bound.arguments.items()][1:]:
         more = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
         given |= value if more else {name: value}
+    return given
+
+
+def _where(filesystem: Any) -> str:
+    given = settings(filesystem)
     parts = [
         f"{name}={_where(value) if _is_filesystem(value) else repr(value)}"
         for name, value in sorted(given.items())

@@ -15,7 +15,7 @@ from savers._stores._any_zarr import AnyZarr
 from savers._stores._bucket._options import open_bucket, open_reader
 from savers._stores._bucket._requests import BUDGET, Requests
 from savers._stores._bucket._store import ObjectStore
-from savers._stores._filesystems import blocking, unwrapped, whereabouts
+from savers._stores._filesystems import blocking, settings, unwrapped, whereabouts
 from savers._stores._icechunk._branch import Branch, branch_of
 from savers._stores._icechunk._keys import LEDGER
 from savers._stores._secrets import secrets_of, without_secrets
@@ -298,13 +298,18 @@ def _locate_icechunk(target: object) -> Location:
     return Location(store.name, store.sessions.identity, None, store, private=True)
 
 
+#: File systems of fsspec whose places obstore serves, with conditions.
+_CLOUDS = {"S3FileSystem": "s3", "AzureBlobFileSystem": "az", "GCSFileSystem": "gs"}
+
+
 def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Location:
     filesystem = unwrapped(getattr(mapping, "fs", None))
     if type(filesystem).__name__ == "LocalFileSystem":
         return local(Path(mapping.root), synced=synced)  # type: ignore[attr-defined]
     protocol = getattr(filesystem, "protocol", None)
-    if protocol and type(filesystem).__name__ == "S3FileSystem":
-        return _in_bucket(f"s3://{mapping.root}", _options_of(filesystem))  # type: ignore[attr-defined]
+    cloud = _CLOUDS.get(type(filesystem).__name__)
+    if protocol and cloud is not None:
+        return _in_bucket(f"{cloud}://{mapping.root}", settings(filesystem))  # type: ignore[attr-defined]
     if protocol and hasattr(mapping, "root"):
         scheme = protocol if isinstance(protocol, str) else protocol[0]
         root = str(mapping.root)
@@ -324,13 +329,6 @@ def _through_fsspec(mapping: Any, shown: str, secrets: Collection[str]) -> Locat
     private = type(filesystem).__name__ == "MemoryFileSystem"
     store = MappingStore(mapping, shown, secrets)
     return Location(shown, identity, None, store, private=private)
-
-
-def _options_of(filesystem: Any) -> dict[str, Any]:
-    """Return how a file system of s3fs was made; its positional arguments have names, too."""
-    named = zip(("anon", "endpoint_url", "key", "secret", "token"), filesystem.storage_args,
-                strict=False)  # fmt: skip
-    return {**dict(named), **filesystem.storage_options}
 
 
 def require_folder(location: Location) -> None:
