@@ -106,6 +106,18 @@ def test_a_chunk_of_a_dead_writer_is_replaced_unless_the_fence_says_no(url, opti
         store.close()
 
 
+def test_what_is_gone_already_keeps_nothing_else_from_being_removed(
+    url, options, server, container
+):
+    """As where a first attempt removed a part, and its answer got lost."""
+    store, _ = place(url, options)
+    names = [f"c/{number}" for number in range(12)]
+    for name in names[1:]:
+        store.put(name, b"x")
+    store._delete([f"out.zarr/{name}" for name in names])
+    assert keys(container, server) == []
+
+
 def test_documents_that_did_not_change_are_not_sent_again(url, server, proxy):
     store, _ = place(url, server.options(proxy.endpoint))
     store.put("a", b"same")

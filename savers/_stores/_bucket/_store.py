@@ -417,9 +417,12 @@ class ObjectStore:
         for first in range(0, len(paths), MOST_DELETED):
             batch = list(paths[first : first + MOST_DELETED])
             self._changed(*batch)
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 delete = functools.partial(obstore.delete, self.client, batch)
                 self.requests.send("delete", batch[0], delete)
+            except FileNotFoundError:  # one is gone; obstore may not have asked for the rest
+                for path in batch if len(batch) > 1 else ():
+                    self._delete([path])
             with self._mutex:
                 for path in batch:
                     self._known.pop(path, None)
