@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import pickle
 import subprocess
 import sys
@@ -57,6 +58,27 @@ def place(request, tmp_path, servers):
 
 # -- ZarrSaver -----------------------------------------------------------------------------------
 
+
+def test_it_is_appended_to_updated_and_replaced(place):
+    def save(data, indices=None, **settings):
+        with ZarrSaver(place.target, storage_options=place.options or None, **settings) as saver:
+            saver.save(data, indices)
+
+    save({"dataset": np.arange(5.0), "other": [True]}, chunks=2)
+    save([5.0])
+    save([-1.0, -4.0], [1, 4], approach="update")
+    assert place.read().tolist() == [0.0, -1.0, 2.0, 3.0, -4.0, 5.0]
+    save(np.ones((2, 3), "i2"), approach="overwrite")
+    np.testing.assert_array_equal(place.read(), np.ones((2, 3), "i2"))
+    assert place.read("other").tolist() == [True]
+
+
+#: Kinds of which each is written to in a way of its own, without a server (on servers:
+#: test_saver_in_a_bucket.py). With the variable, all of them: `tests/torture_kinds.py`.
+WAYS = ALL if os.environ.get("TASKSAVERS_ALL_KINDS") else (
+    "path", "dict", "memory_mapper", "obstore", "wrapped_memory", "own_zarr", "dir_mapper"
+)  # fmt: skip
+
 #: Stores that make their folder themselves as soon as they are used, or before.
 MAKE_FOLDERS = ("obstore_local", "logged_folder")
 #: Why a saver does not travel to another process, where it does not.
@@ -70,7 +92,7 @@ STAYS = {
 
 
 class TestZarrSaver(SaverTests):
-    @pytest.fixture(autouse=True, params=ALL)
+    @pytest.fixture(autouse=True, params=WAYS)
     def _kind(self, request, tmp_path_factory, servers):
         self.kind, self.server = request.param, server_of(request.param, servers)
         self.folder = None
@@ -94,12 +116,16 @@ class TestZarrSaver(SaverTests):
     def test_a_pickled_saver_goes_on(self, tmp_path):
         if self.kind not in STAYS:
             super().test_a_pickled_saver_goes_on(tmp_path)
-            return
-        with (
-            self.make_saver(tmp_path / "out") as saver,
-            pytest.raises((InvalidTypeError, InvalidInputError), match=STAYS[self.kind]),
-        ):
-            pickle.loads(pickle.dumps(saver)).save([2.0])
+
+
+@pytest.mark.parametrize("kind", STAYS)
+def test_a_saver_that_can_not_travel_says_why(kind, tmp_path, servers):
+    place = Place(kind, tmp_path, server_of(kind, servers))
+    with (
+        ZarrSaver(place.target, storage_options=place.options or None) as saver,
+        pytest.raises((InvalidTypeError, InvalidInputError), match=STAYS[kind]),
+    ):
+        pickle.loads(pickle.dumps(saver)).save([2.0])
 
 
 # -- a job that is killed ------------------------------------------------------------------------
@@ -151,9 +177,8 @@ def write(saver, number):
     saver.write([field, -field], {"lead_time": step, "lat": LAT, "lon": LON}, ["t2m", "z500"])
 
 
-@pytest.mark.parametrize("chunk", [1, 3])
-def test_labelled_writes_are_there_after_reopening(place, chunk):
-    settings = {"chunked_coords": {"lead_time": chunk}}
+def test_labelled_writes_are_there_after_reopening(place):
+    settings = {"chunked_coords": {"lead_time": 3}}
     with labelled(place, **settings) as saver:
         for number in (2, 0):
             write(saver, number)
