@@ -43,6 +43,12 @@ ON_SERVERS = {
 LASTING = ("path", "text", "file_url", "local_store", "obstore_local", "local_mapper",
            *UNGUARDED[:-1], *ON_SERVERS)  # fmt: skip
 
+#: What names a place in which a single file can lie.
+FOR_FILES = ("path", "text", "file_url", "local_store", "local_mapper", "memory_url",
+             "memory_mapper", "fsspec_store", "s3_url", "s3_map", "s3_mapper", "s3_fsspec_store",
+             "s3_unconditional",
+             "az_url", "gs_url")  # fmt: skip
+
 #: Where it ends with the process.
 IN_MEMORY = ("dict", "memory_url", "memory_mapper", "memory_store", "fsspec_store", "obstore",
              "zarr_obstore", "wrapped_memory")  # fmt: skip
@@ -196,7 +202,6 @@ class Place:
         return DirFileSystem(BUCKET, inner).get_mapper(self.key), self._in_bucket()
 
     def _in_bucket(self) -> Any:
-        self.server.make_bucket(BUCKET)
         return zarr.storage.ObjectStore(self.server.store(BUCKET, self.key), read_only=True)
 
     # -- looking at it -----------------------------------------------------------------------------
@@ -213,12 +218,22 @@ class Place:
         """Read an array with zarr alone."""
         return self.group()[name][...]
 
+    def content(self) -> bytes:
+        """Return the single file that lies there."""
+        if self.server is not None:
+            return bytes(self.server.store(BUCKET).get(self.key).bytes())
+        if isinstance(self.zarr, str) and self.zarr.startswith("memory://"):
+            import fsspec
+
+            return fsspec.filesystem("memory").cat_file(self.zarr)
+        return self.path.read_bytes()
+
     def documents(self) -> dict[str, bytes]:
         """Return every object of a local store."""
         return {name: data for name, data in tree(self.path).items() if data is not None}
 
 
-#: The bucket of places on the S3 server.
+#: The bucket of places on a server; it has to be made.
 BUCKET = "places"
 
 

@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
 
-from savers import AsyncZarrSaver, ZarrSaver, open_dataset, open_dataset_async
-from savers.errors import InvalidInputError, InvalidTypeError
+from savers import (
+    AsyncZarrSaver,
+    HDF5Saver,
+    NetCDFSaver,
+    ZarrSaver,
+    open_dataset,
+    open_dataset_async,
+)
+from savers.errors import FormatError, InvalidInputError, InvalidTypeError
 from savers.testing import SaverTests
-from tests.integration.killed_in_every_kind import ITEMS, SAVED, submitted
-from tests.stores import ALL, IN_MEMORY, LASTING, ON_SERVERS, Place
+from taskmanager import TaskManager
+from tests.integration.killed_in_every_kind import ITEMS, SAVED, Squares, submitted
+from tests.stores import ALL, BUCKET, FOR_FILES, IN_MEMORY, LASTING, ON_SERVERS, Place
 
 pytestmark = [
     pytest.mark.may_leak("files", "threads", reason="obstore and s3fs keep connections open"),
@@ -39,6 +50,7 @@ def servers(request):
     for name in set(ON_SERVERS.values()):
         try:
             found[name] = request.getfixturevalue(name)
+            found[name].make_bucket(BUCKET)
         except pytest.skip.Exception as reason:
             found[name] = reason
     return found
@@ -146,7 +158,8 @@ def killed(tmp_path_factory, servers):
     done = subprocess.run(
         command, input=given, capture_output=True, text=True, check=False, timeout=90
     )
-    assert (done.returncode, done.stderr) == (9, "")
+    assert done.returncode == 9, done.stderr
+    assert done.stderr == ""
     return folder
 
 
@@ -201,6 +214,72 @@ def test_two_labelled_writers_of_one_process_lose_nothing(place):
         other.flush()
         assert one.missing("t2m") == other.missing("z500") == []
     assert place.read("t2m")[:, 0, 0].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_path_in_a_file_system_of_the_callers(tmp_path):
+    place = Place("dir_mapper", tmp_path)
+    for numbers in ((1, 3), (0, 2)):
+        with AsyncZarrSaver(
+            place.path.name, {"lead_time": STEPS}, fs_factory=place.filesystem, blocking=False
+        ) as saver:
+            for number in numbers:
+                write(saver, number)
+            saver.flush()
+            done = sorted(set(numbers) | {1, 3})
+            assert [at["lead_time"] for at in saver.written("t2m")] == list(STEPS[done])
+    assert place.read("t2m")[:, 0, 0].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+# -- single files --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _state_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def read_by_h5py(place, name):
+    with h5py.File(io.BytesIO(place.content())) as file:
+        return file[name][...]
+
+
+def read_by_netcdf4(place, name):
+    with netCDF4.Dataset("memory", memory=place.content()) as file:
+        return np.asarray(file[name][...])
+
+
+@pytest.mark.usefixtures("_state_of_its_own")
+@pytest.mark.parametrize("kind", FOR_FILES)
+@pytest.mark.parametrize(
+    ("saver_type", "read"), [(HDF5Saver, read_by_h5py), (NetCDFSaver, read_by_netcdf4)]
+)
+def test_a_single_file_goes_on(saver_type, read, kind, tmp_path, servers):
+    place = Place(kind, tmp_path, server_of(kind, servers), "out.nc")
+
+    def saver_of(name, approach="append"):
+        return saver_type(place.target, name, approach, storage_options=place.options or None)
+
+    for count in (2, 4):
+        with saver_of("squares") as saver:
+            manager = TaskManager(Squares, executor="serial")
+            run = manager.submit_tasks(range(count), saver=saver, save_interval=1)
+            assert (run.counts["resumed"], run.counts["executed"]) == (count - 2, 2)
+    with saver_of("squares", "update") as saver:
+        saver.save([[-2.0, -4.0]], [2])
+    with saver_of("other") as saver:
+        saver.save([7])
+    assert read(place, "squares").tolist() == [[0, 0], [1, 1], [-2, -4], [3, 9]]
+    assert read(place, "other").tolist() == [7]
+
+
+@pytest.mark.parametrize("kind", sorted({*ALL} - {*FOR_FILES}))
+@pytest.mark.parametrize("saver_type", [HDF5Saver, NetCDFSaver])
+def test_no_single_file_lies_in_a_store(saver_type, kind, tmp_path, servers):
+    place = Place(kind, tmp_path, server_of(kind, servers), "out.nc")
+    with pytest.raises(
+        (FormatError, InvalidTypeError), match="expected (a|the path or URL of a) file"
+    ):
+        saver_type(place.target, storage_options=place.options or None).save([1])
 
 
 # -- reading -------------------------------------------------------------------------------------

@@ -68,6 +68,28 @@ def test_form_4_a_mapping_instead_of_a_path():
     np.testing.assert_array_equal(found, [[i, i**2] for i in range(5)])
 
 
+@pytest.mark.may_leak("files", "threads", reason="obstore and s3fs keep connections open")
+def test_form_4_a_mapping_of_s3fs(s3_server, monkeypatch):
+    import s3fs
+
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    s3_server.make_bucket("mybucket")
+    s3 = s3fs.S3FileSystem(anon=False)
+    store = s3fs.S3Map(root="mybucket/zarr-data", s3=s3, check=False)
+    saver = ZarrSaver(store, dataset_name="remote_dataset", approach="append")
+    for count in (3, 5):
+        TaskManager(MyTask).submit_tasks(range(count), saver=saver, save_interval=2)
+    saver.close()
+    by_obstore = zarr.storage.ObjectStore(s3_server.store("mybucket", "zarr-data"), read_only=True)
+    options = {"asynchronous": True, "endpoint_url": s3_server.endpoint}
+    by_s3fs = zarr.storage.FsspecStore.from_url(
+        "s3://mybucket/zarr-data", storage_options=options, read_only=True
+    )
+    for found in (read("remote_dataset", by_obstore), read("remote_dataset", by_s3fs)):
+        np.testing.assert_array_equal(found, [[i, i**2] for i in range(5)])
+
+
 def test_the_examples_of_save():
     with ZarrSaver("results.zarr") as saver:
         saver.save([1, 2, 3, 4, 5])
