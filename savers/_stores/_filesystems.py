@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["awaited", "blocking", "close", "settings", "unwrapped", "whereabouts"]
+__all__ = [
+    "awaited",
+    "blocking",
+    "close",
+    "remember_nothing",
+    "settings",
+    "unwrapped",
+    "whereabouts",
+]
 
 #: Names of options that say how or by whom is asked, not where.
 _NOT_WHERE = re.compile("asynchronous|auth|connection|cred|key|pass|sas|secret|token|user")
@@ -67,6 +75,19 @@ async def close(filesystem: Any) -> None:
             await session.close()
     for within in _within(filesystem):
         await close(within)
+
+
+def remember_nothing(filesystem: Any) -> None:
+    """Have a file system look each time: a remembered listing hides what was written since.
+
+    With it, s3fs says of an object that it read a moment ago in a listing that there is none.
+    """
+    listings = getattr(filesystem, "dircache", None)
+    if hasattr(listings, "use_listings_cache"):
+        listings.use_listings_cache = False
+        filesystem.invalidate_cache()
+    for within in _within(filesystem):
+        remember_nothing(within)
 
 
 def whereabouts(filesystem: Any) -> str:

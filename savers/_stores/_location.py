@@ -15,7 +15,13 @@ from savers._stores._any_zarr import AnyZarr
 from savers._stores._bucket._options import open_bucket, open_reader
 from savers._stores._bucket._requests import BUDGET, Requests
 from savers._stores._bucket._store import ObjectStore
-from savers._stores._filesystems import blocking, settings, unwrapped, whereabouts
+from savers._stores._filesystems import (
+    blocking,
+    remember_nothing,
+    settings,
+    unwrapped,
+    whereabouts,
+)
 from savers._stores._icechunk._branch import Branch, branch_of
 from savers._stores._icechunk._keys import LEDGER
 from savers._stores._secrets import secrets_of, without_secrets
@@ -324,6 +330,7 @@ def _locate_mapping(mapping: MutableMapping[str, Any], *, synced: bool) -> Locat
 
 def _through_fsspec(mapping: Any, shown: str, secrets: Collection[str]) -> Location:
     filesystem = unwrapped(mapping.fs)
+    remember_nothing(filesystem)
     place = filesystem.unstrip_protocol(mapping.root)
     identity = f"{whereabouts(filesystem)} {without_secrets(place)}"
     private = type(filesystem).__name__ == "MemoryFileSystem"

@@ -28,6 +28,7 @@ from savers import (
     open_dataset,
     open_dataset_async,
 )
+from savers._stores._location import locate
 from savers.errors import FormatError, InvalidInputError, InvalidTypeError
 from savers.testing import SaverTests
 from taskmanager import TaskManager
@@ -228,6 +229,17 @@ def test_a_path_in_a_file_system_of_the_callers(tmp_path):
             done = sorted(set(numbers) | {1, 3})
             assert [at["lead_time"] for at in saver.written("t2m")] == list(STEPS[done])
     assert place.read("t2m")[:, 0, 0].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_listing_hides_nothing_that_was_written_since(tmp_path, servers):
+    """s3fs believes a listing that it has seen; two labelled writers lost sight of each other."""
+    place = Place("s3_unconditional", tmp_path, server_of("s3_unconditional", servers))
+    store, other = locate(place.target).store, servers["s3_server"].store(BUCKET, place.key)
+    store.put("a/first", b"1")
+    assert list(store.list("a/")) == ["a/first"]
+    other.put("a/second", b"2")
+    assert store.get("a/second") == b"2"
+    assert sorted(store.list("a/")) == ["a/first", "a/second"]
 
 
 # -- single files --------------------------------------------------------------------------------
