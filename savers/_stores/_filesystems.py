@@ -82,7 +82,7 @@ def remember_nothing(filesystem: Any) -> None:
 
     With it, s3fs says of an object that it read a moment ago in a listing that there is none.
     """
-    listings = getattr(filesystem, "dircache", None)
+    listings: Any = getattr(filesystem, "dircache", None)
     if hasattr(listings, "use_listings_cache"):
         listings.use_listings_cache = False
         filesystem.invalidate_cache()
