@@ -91,7 +91,7 @@ class ChunkedJobs(JobLedger):
         planner = self.saver.planner(self.session, self.options)
         plan = SavePlan(self.saver, self.session, self._state, planner)
         for name in names:
-            array = self._state.array(name)
+            array = _own_array(self.saver, self._state, name)
             if array is not None:
                 planner.check_extents(array.layout)
                 plan.coordinates(array.layout)
@@ -313,7 +313,7 @@ class ChunkedJob(JobWriter):
         return values[self.saver.dataset_name] if single else values
 
     def _read_field(self, job: Job, name: str, position: int) -> NDArray[Any]:
-        array = self._state.array(name)
+        array = _own_array(self.saver, self._state, name)
         if array is None:
             message = f"array {name!r} is gone"
             raise ClosedError(message)
@@ -329,6 +329,12 @@ class ChunkedJob(JobWriter):
                 1 if n in place else size for n, size in zip(names, layout.shape, strict=True)
             )
         return self.session.read(array, box(start, shape)).reshape(item_shape(array))
+
+
+def _own_array(saver: ChunkedSaver, state: State, name: str) -> ArrayState | None:
+    """Return the array that a job writes: while it replaces one, that is the new one."""
+    aside = state.pending.get(name) if saver.approach == "overwrite" else None
+    return aside or state.arrays.get(name)
 
 
 def runs(positions: Sequence[int]) -> list[list[int]]:

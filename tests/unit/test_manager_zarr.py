@@ -262,6 +262,27 @@ def test_an_overwriting_run_replaces_the_array_as_a_whole(path: Path) -> None:
     np.testing.assert_array_equal(read(path), table(range(20)))
 
 
+def test_an_overwriting_run_in_another_layout_goes_on_and_reads_its_own(path: Path) -> None:
+    with ZarrSaver(path, dataset_name="experiment_1") as saver:
+        saver.save([-1.0] * 30)
+
+    def work(item: int) -> Any:
+        if item == stop[0]:
+            raise ValueError(item)
+        return float(item)
+
+    stop: list[int | None] = [15]
+    manager, settings = TaskManager(work, errors="collect"), {"approach": "overwrite", "chunks": 3}
+    with ZarrSaver(path, dataset_name="experiment_1", **settings) as saver:
+        results = list(manager.submit_tasks(range(20), saver, save_interval=4).results())
+        assert [float(value) for value in results if value is not None][:15] == [*range(15)]
+    assert read(path).tolist() == [-1] * 30
+    stop[0] = None
+    with ZarrSaver(path, dataset_name="experiment_1", **settings) as saver:
+        assert manager.submit_tasks(range(20), saver).counts["executed"] == 1
+    assert read(path).tolist() == [*range(20)]
+
+
 def test_small_intervals_leave_few_files(path: Path, saver: ZarrSaver) -> None:
     TaskManager(MyTask).submit_tasks(range(100), saver, save_interval=1)
     saver.close()
