@@ -20,6 +20,7 @@ from savers._ledger._lock import is_dead
 from savers._ledger._object_lock import ObjectLock
 from savers._netcdf._saver import NetCDFFormat
 from savers._stores._bucket._store import ObjectStore
+from savers._stores._icechunk._branch import Branch
 from savers._stores._location import ledger_folder, locate
 from savers._stores._remote_file import has_working_copy, working_copy
 from savers._stores._single_file import FileStore
@@ -202,6 +203,8 @@ def _datasets(location: Location) -> list[Dataset]:
         ]
     if location.beside is not None:
         return [_in_bucket(location, name) for name in Home(None, location.beside).datasets()]
+    if isinstance(location.store, Branch):
+        return [_in_bucket(location, name) for name in Home(None, *location.ledger("")).datasets()]
     if not isinstance(location.store, (MappingStore, ObjectStore)):
         return []
     keys = location.store.list("")

@@ -22,7 +22,7 @@ from savers._stores._filesystems import (
     unwrapped,
     whereabouts,
 )
-from savers._stores._icechunk._branch import Branch, branch_of
+from savers._stores._icechunk._branch import Branch, branch_of, is_repository
 from savers._stores._icechunk._keys import LEDGER
 from savers._stores._secrets import secrets_of, without_secrets
 from savers._stores._store import LocalStore, MappingStore
@@ -127,7 +127,7 @@ def locate(
     Raises
     ------
     InvalidInputError
-        An empty path or an unknown URL scheme.
+        An empty path, an unknown URL scheme, or the folder of an Icechunk repository.
     InvalidTypeError
         None of the kinds above.
     """
@@ -172,10 +172,21 @@ def _locate_path(
     scheme, separator, rest = text.partition("://")
     if not separator:
         _refuse_mangled_url(text)
-        return local(Path(text), synced=synced)
+        return _locate_folder(Path(text), synced=synced)
     if scheme.lower() in ("file", "local"):
-        return local(Path(rest), synced=synced)
+        return _locate_folder(Path(rest), synced=synced)
     return _locate_url(scheme.lower(), text, options)
+
+
+def _locate_folder(path: Path, *, synced: bool) -> Location:
+    if is_repository(path):
+        message = (
+            f"expected a store at {path}, found an Icechunk repository, which has no path or URL "
+            "here: give icechunk.Repository.open(icechunk.local_filesystem_storage(path)), or a "
+            "session of it"
+        )
+        raise InvalidInputError(message)
+    return local(path, synced=synced)
 
 
 def _refuse_mangled_url(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import numpy as np
@@ -9,10 +10,23 @@ import pytest
 import xarray as xr
 import zarr
 
-from savers import AsyncZarrSaver, StorageError, StoreInUseError, ZarrSaver, open_dataset
+from savers import (
+    AsyncZarrSaver,
+    HDF5Saver,
+    NetCDFSaver,
+    StorageError,
+    StoreInUseError,
+    ZarrSaver,
+    open_dataset,
+    open_dataset_async,
+)
+from savers._maintenance._inspect import inspect
+from savers._maintenance._recover import recover
+from savers._maintenance._verify import verify
 from savers.errors import InvalidInputError, InvalidTypeError, SaverError
 from taskmanager import TaskManager
 from taskmanager.errors import TaskFailedError
+from tests.stores import unchanged
 
 icechunk = pytest.importorskip("icechunk", reason="needs icechunk: pip install icechunk")
 
@@ -90,8 +104,8 @@ def test_an_update_and_an_overwrite_are_seen_at_once_and_whole(repository, targe
 
 
 def test_arrays_of_several_fields_types_and_groups(repository, target):
-    rows = [{"group/count": i, "name": f"item {i}", "day": np.datetime64("2020-01-01") + i}
-            for i in range(3)]  # fmt: skip
+    days = np.arange("2020-01-01", "2020-01-04", dtype="M8[D]")
+    rows = [{"group/count": i, "name": f"item {i}", "day": day} for i, day in enumerate(days)]
     with ZarrSaver(target) as saver:
         saver.save(rows[:2])
         saver.save(rows[2:])
@@ -517,3 +531,51 @@ def test_a_label_whose_commit_failed_is_saved_by_the_next_flush(repository, faul
         saver.flush()
         assert missing(saver) == [2, 3]
     assert read(repository, "t2m")[:2, 0].tolist() == [0, 1]
+
+
+# -- looking at it ---------------------------------------------------------------------------------
+
+
+def test_verify_inspect_and_recover_look_at_a_repository(repository, target):
+    with ZarrSaver(target, chunks=3) as saver:
+        saver.save(np.arange(10.0))
+    with ZarrSaver(target, approach="overwrite", chunks=3) as saver:
+        saver.save(np.arange(8.0))
+    assert verify(repository) == []
+    assert [(one.array, one.after, one.chunks) for one in recover(repository)] == [
+        ("dataset", (8,), 0)
+    ]
+    assert [tuple(one.published) for one in inspect(repository).arrays] == [(8,)]
+    session = repository.writable_session("main")
+    zarr.open_group(session.store)["dataset"][4] = 99.0
+    session.commit("another program")
+    assert [one.where for one in verify(repository)] == ["dataset/c.1"]
+
+
+def test_the_folder_of_a_repository_is_refused(repository, tmp_path):
+    with ZarrSaver(repository) as saver:
+        saver.save([1.0])
+    with unchanged(tmp_path / "r"):
+        for open_it in (ZarrSaver, open_dataset, verify, inspect, recover):
+            with pytest.raises(InvalidInputError, match="give icechunk.Repository.open"):
+                open_it(tmp_path / "r")
+
+
+def test_reading_on_an_event_loop(repository):
+    with ZarrSaver(repository, dims=("x",)) as saver:
+        saver.save([True, False])
+
+    async def values(target):
+        found = await open_dataset_async(target, run_state=True)
+        return (await found.load_async()).dataset.values.tolist()
+
+    session = repository.readonly_session("main")
+    for target in (repository, session, session.store):
+        assert asyncio.run(values(target)) == [True, False]
+
+
+@pytest.mark.parametrize("saver", [HDF5Saver, NetCDFSaver])
+def test_a_single_file_can_not_be_kept_there(repository, saver):
+    with pytest.raises(InvalidInputError, match="expected the path or URL of a file"):
+        saver(repository)
+    assert messages(repository) == []

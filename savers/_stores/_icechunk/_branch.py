@@ -19,11 +19,12 @@ from savers.errors import InvalidTypeError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from savers._stores._icechunk._sessions import Sessions
     from savers._stores._store import Bytes
 
-__all__ = ["Branch", "branch_of"]
+__all__ = ["Branch", "branch_of", "is_repository"]
 
 
 class Branch:
@@ -217,6 +218,11 @@ class Branch:
     def _fresh(self) -> Revision:
         with translated(f"can't open {self.name}"):
             return Revision(self.sessions.fresh(), self.name)
+
+
+def is_repository(folder: Path) -> bool:
+    """Return whether a local folder is that of a repository."""
+    return (folder / "snapshots").is_dir() and (folder / "manifests").is_dir()
 
 
 def branch_of(target: Any) -> Branch:
