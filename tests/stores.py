@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import uuid
 import warnings
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 KINDS = ("path", "text", "file_url", "local_store", "obstore_local", "local_mapper", "dict",
          "memory_url", "memory_mapper", "memory_store", "fsspec_store", "obstore",
          "zarr_obstore", "wrapped_memory")  # fmt: skip
+
+#: Repositories, where Icechunk is installed; only commits are seen there.
+REPOSITORIES = ("icechunk",) if importlib.util.find_spec("icechunk") else ()
 
 #: The same where nothing keeps a second process out, so that opening them warns.
 UNGUARDED = ("logged_folder", "own_zarr", "dir_mapper", "s3_unconditional")
@@ -41,7 +45,7 @@ ON_SERVERS = {
 
 #: Where data outlives the process that wrote it.
 LASTING = ("path", "text", "file_url", "local_store", "obstore_local", "local_mapper",
-           *UNGUARDED[:-1], *ON_SERVERS)  # fmt: skip
+           *UNGUARDED[:-1], *REPOSITORIES, *ON_SERVERS)  # fmt: skip
 
 #: What names a place in which a single file can lie.
 FOR_FILES = ("path", "text", "file_url", "local_store", "local_mapper", "memory_url",
@@ -53,7 +57,7 @@ FOR_FILES = ("path", "text", "file_url", "local_store", "local_mapper", "memory_
 IN_MEMORY = ("dict", "memory_url", "memory_mapper", "memory_store", "fsspec_store", "obstore",
              "zarr_obstore", "wrapped_memory")  # fmt: skip
 
-ALL = (*KINDS, *UNGUARDED[:-1], *ON_SERVERS)
+ALL = (*KINDS, *UNGUARDED[:-1], *REPOSITORIES, *ON_SERVERS)
 
 
 class Place:
@@ -147,6 +151,13 @@ class Place:
 
     def _own_zarr(self) -> tuple[Any, Any]:
         return OwnStore(self.path), str(self.path)
+
+    def _icechunk(self) -> tuple[Any, Any]:
+        import icechunk
+
+        storage = icechunk.local_filesystem_storage(str(self.path))
+        repository = icechunk.Repository.open_or_create(storage)
+        return repository, lambda: repository.readonly_session("main").store
 
     def _dir_mapper(self) -> tuple[Any, Any]:
         """A file system that is wrapped in another one: all that is known of it is fsspec's."""

@@ -210,7 +210,7 @@ class ChunkedSaver(Saver):
         Raises
         ------
         InvalidTypeError
-            The store is memory of this process, or an object that holds credentials.
+            The store is memory of this process, or an object that holds or may hold credentials.
         """
         if self._location.private:
             message = f"{self!r} saves into memory of this process: no other process can use it"
@@ -221,6 +221,12 @@ class ChunkedSaver(Saver):
             path = without_secrets(path) if "://" in path else path
         elif getattr(self._location.store, "secrets", ()):
             message = f"{self!r} holds credentials in its store object: make it in the worker"
+            raise InvalidTypeError(message)
+        elif not getattr(self._location.store, "travels", True):
+            message = (
+                f"{self!r} saves to a session of a repository, or to a repository that may hold "
+                "credentials: make it in the worker"
+            )
             raise InvalidTypeError(message)
         if options := settings.get("storage_options"):
             settings["storage_options"] = harmless(options)

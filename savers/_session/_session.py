@@ -206,8 +206,8 @@ class Session:
         return Home(None, *self.location.ledger(self.dataset))
 
     def _warn_of_others(self) -> None:
-        """Memory belongs to this process; elsewhere others may write unseen."""
-        if not self.location.private:
+        """Memory belongs to this process, a transaction finds out; else others may write unseen."""
+        if not self.location.private and self.transactions.store is None:
             message = (
                 f"{self.location.name} is written to without conditional writes: nothing keeps a "
                 "second process out; see docs/stores.md"

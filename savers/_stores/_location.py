@@ -312,7 +312,7 @@ def _is_icechunk(target: object) -> bool:
 
 def _locate_icechunk(target: object) -> Location:
     store = branch_of(target)
-    return Location(store.name, store.sessions.identity, None, store, private=True)
+    return Location(store.name, store.sessions.identity, None, store)
 
 
 #: File systems of fsspec whose places obstore serves, with conditions.

@@ -93,7 +93,7 @@ WAYS = ALL if os.environ.get("TASKSAVERS_ALL_KINDS") else (
 )  # fmt: skip
 
 #: Stores that make their folder themselves as soon as they are used, or before.
-MAKE_FOLDERS = ("obstore_local", "logged_folder")
+MAKE_FOLDERS = ("obstore_local", "logged_folder", "icechunk")
 #: Why a saver does not travel to another process, where it does not.
 STAYS = {
     **dict.fromkeys(IN_MEMORY, "saves into memory of this process"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import pickle
+import threading
 import time
 
 import numpy as np
@@ -26,6 +29,7 @@ from savers._maintenance._verify import verify
 from savers.errors import InvalidInputError, InvalidTypeError, SaverError
 from taskmanager import TaskManager
 from taskmanager.errors import TaskFailedError
+from tests.s3server import KEY, REGION, SECRET
 from tests.stores import unchanged
 
 icechunk = pytest.importorskip("icechunk", reason="needs icechunk: pip install icechunk")
@@ -252,8 +256,35 @@ def test_drivers_of_two_datasets_go_on_side_by_side(repository):
     assert read(repository, "two")[:].tolist() == [0, -1, -2, -3, -4]
 
 
+@pytest.mark.parametrize("other", ["foreign", "driver"])
+def test_a_commit_right_behind_ours_is_looked_at(repository, faulty, faults, other):
+    """Between our commit and the session that goes on from it there is a moment."""
+
+    def meanwhile():
+        if other == "driver":
+            with ZarrSaver(repository) as driver:
+                driver.save([7.0])
+        else:
+            session = repository.writable_session("main")
+            zarr.open_group(session.store).create_array("foreign", shape=(1,), dtype="i4")
+            session.commit("another program")
+
+    with ZarrSaver(faulty) as saver:
+        saver.save([1.0])
+        faults += [meanwhile]
+        saver.save([2.0])
+        if other == "driver":
+            with pytest.raises(StoreInUseError, match="another driver saves to 'dataset'"):
+                saver.save([3.0])
+        else:
+            saver.save([3.0])
+            saver.save([4.0])
+    wanted = [1, 2, 7] if other == "driver" else [1, 2, 3, 4]
+    assert read(repository)[:].tolist() == wanted
+
+
 class Repository:
-    """A repository some of whose commits fail: before they stand, or after."""
+    """A repository some of whose commits fail (before they stand, or after), or are followed."""
 
     __module__ = "icechunk.repository"
 
@@ -285,6 +316,8 @@ class FaultySession:
         if fault == "before":
             raise icechunk.IcechunkError("the connection was reset")
         there = self._inner.commit(*args, **kwargs)
+        if callable(fault):
+            fault()
         if fault == "after":
             raise icechunk.IcechunkError("the answer was lost")
         if fault == "again":  # as a storage that asks once more after a lost answer
@@ -322,6 +355,61 @@ def test_a_commit_whose_answer_was_lost_stands_once(repository, faulty, faults, 
             saver.save([float(number)])
     assert read(repository)[:].tolist() == [0, 1, 2, 3, 4]
     assert len(messages(repository)) == 5
+
+
+# -- a bucket --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_bucket(s3_server, bucket):
+    def opened():
+        storage = icechunk.s3_storage(
+            bucket=bucket, prefix="repository", endpoint_url=s3_server.endpoint, region=REGION,
+            access_key_id=KEY, secret_access_key=SECRET, allow_http=True, force_path_style=True,
+        )  # fmt: skip
+        return icechunk.Repository.open_or_create(storage)
+
+    return opened
+
+
+def test_a_repository_in_a_bucket(in_bucket):
+    for given in GIVEN.values():
+        with ZarrSaver(given(in_bucket()), chunks=4) as saver:
+            for _ in range(3):
+                saver.save(np.arange(3.0))
+    assert read(in_bucket())[:].tolist() == [0, 1, 2] * 9
+    with AsyncZarrSaver("", {"lead_time": STEPS}, store=in_bucket(), blocking=False) as saver:
+        write(saver, *STEPS[:3])
+        saver.flush()
+        assert missing(saver) == [3]
+    assert open_dataset(in_bucket()).t2m.values[2].tolist() == [2, 2]
+
+
+def test_two_drivers_at_once_in_a_bucket(in_bucket):
+    """Whoever commits first wins; nothing that was said to be saved is lost."""
+    ZarrSaver(in_bucket(), "begin").close()
+    start, saved = threading.Barrier(2), {}
+
+    def drive(name):
+        start.wait()
+        saved[name] = []
+        for number in range(8):
+            with contextlib.suppress(StoreInUseError), ZarrSaver(in_bucket()) as saver:
+                saver.save([100.0 * name + number])
+                saved[name].append(100.0 * name + number)
+
+    threads = [threading.Thread(target=drive, args=(name,)) for name in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(read(in_bucket())[:].tolist()) == sorted(saved[1] + saved[2])
+    assert len(saved[1] + saved[2]) >= 8  # a commit is refused only because another one stands
+
+
+def test_a_saver_of_a_bucket_takes_no_credentials_along(in_bucket):
+    with ZarrSaver(in_bucket()) as saver, pytest.raises(InvalidTypeError, match="may hold cred"):
+        pickle.dumps(saver)
 
 
 # -- jobs ------------------------------------------------------------------------------------------

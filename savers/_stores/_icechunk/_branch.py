@@ -54,6 +54,11 @@ class Branch:
         self._revision: Revision | None = None
         self._mutex = threading.RLock()
 
+    @property
+    def travels(self) -> bool:
+        """True where a saver of this store can be pickled."""
+        return self.sessions.travels
+
     def apart(self) -> Branch:
         """Return the same branch, for the changes of one writer of several."""
         return Branch(self.sessions, lenient=True)

@@ -25,6 +25,10 @@ class Sessions(Protocol):
     def name(self) -> str:
         """For messages."""
 
+    @property
+    def travels(self) -> bool:
+        """True where what was given can be pickled, and holds no credentials then."""
+
     def view(self) -> Any:
         """Return a session to read what the user would read."""
 
@@ -50,7 +54,9 @@ class RepositorySessions:
     def __init__(self, repository: Any) -> None:
         self.repository = repository
         self.identity = f"object:{id(repository)}"
-        self.name = f"branch 'main' of {repository.storage}"
+        storage = str(repository.storage)
+        self.name = f"branch 'main' of {' '.join(storage.split())}"
+        self.travels = "localfilesystem" in "".join(storage.split()).lower()
 
     def view(self) -> Any:
         return self.repository.readonly_session(self.branch)
@@ -70,6 +76,8 @@ class SessionCopies:
     session : icechunk.Session
         Never changed nor committed.
     """
+
+    travels = False
 
     def __init__(self, session: Any) -> None:
         self.session = session
