@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -667,3 +669,14 @@ def test_a_single_file_can_not_be_kept_there(repository, saver):
     with pytest.raises(InvalidInputError, match="expected the path or URL of a file"):
         saver(repository)
     assert messages(repository) == []
+
+
+def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs/stores.md").read_text()
+    code = re.search(r"## Icechunk\n\n```python\n(.*?)```", page, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    printed = capsys.readouterr().out.splitlines()
+    assert "; ".join(printed) in code
+    assert names["seen"].energy.values.tolist() == [1, 2, 3]
