@@ -279,8 +279,19 @@ def _locate_any_zarr(store: Any) -> Location:
     return Location(name, f"object:{id(held)}", None, AnyZarr(store, name), private=private)
 
 
+def _require_no_http(target: object) -> None:
+    url = isinstance(target, str) and re.match("https?://", target.strip(), re.IGNORECASE)
+    if url or f"{type(target).__module__}.{type(target).__qualname__}" == "obstore.store.HTTPStore":
+        shown = without_secrets(target) if isinstance(target, str) else "an HTTPStore"
+        message = (
+            f"{shown} can be read, not written to: save to a path, or a bucket by its own address "
+            "(s3://, gs://, az:// and storage_options={'endpoint_url': ...})"
+        )
+        raise InvalidInputError(message)
+
+
 def require_writable(target: object) -> None:
-    """Refuse a zarr store that can't be written to, before anything is.
+    """Refuse a place that can't be written to, before anything is.
 
     Raises
     ------
@@ -291,9 +302,11 @@ def require_writable(target: object) -> None:
     if _is_icechunk(target):
         branch_of(target).sessions.require_writable()
         return
+    _require_no_http(target)
     if not _is_zarr(target):
         return
     store: Any = target
+    _require_no_http(getattr(store, "store", None))  # of obstore, within zarr's
     name = f"zarr {type(store).__name__}"
     if store.read_only:
         message = f"expected a store to write to, got a read-only {name}: open it for writing"

@@ -46,6 +46,7 @@ _TROUBLES = {
     "InvalidCertificate": "its certificate is not trusted: give that of its authority "
     "(client_options={'root_certificate': ...}, for S3 also AWS_CA_BUNDLE)",
     "Received redirect without LOCATION": _REGION,
+    "501 Not Implemented": "this server can't do that; a plain web server is for open_dataset",
 }
 #: Where credentials are asked for that belong to a machine of the cloud.
 _MACHINES_OWN = ("169.254.169.254", "metadata.google.internal", "TokenRequest")
@@ -106,6 +107,7 @@ def reason(error: Exception, *, reached: bool = False) -> str:
         remedy = _REMEDIES.get(code.group(1))
     else:
         said = text.split("\n\nDebug source", maxsplit=1)[0].strip().split("\n", maxsplit=1)[0]
+        said = said.partition(": <")[0]  # a page for people
         troubles = _TROUBLES if reached else _TROUBLES | _WRONG_ENDPOINT
         remedy = next((troubles[part] for part in troubles if part in text), None)
     return f"{said}; {remedy}" if remedy else said
