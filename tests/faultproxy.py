@@ -54,6 +54,7 @@ class FaultProxy:
         self.counts: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
         self.log: list[tuple[str, str]] = []
+        self.busy = self.most = 0  # requests under way, now and at most
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         ready = threading.Event()
@@ -95,13 +96,22 @@ class FaultProxy:
                 fault = self._fault(request)
                 if fault:
                     self.struck[fault] += 1
-                if self.delay:
-                    await asyncio.sleep(self.delay)
-                if not await self._answer(request, fault, writer):
+                self.busy += 1
+                self.most = max(self.most, self.busy)
+                try:
+                    goes_on = await self._delayed(request, fault, writer)
+                finally:
+                    self.busy -= 1
+                if not goes_on:
                     break
             await writer.drain()
             writer.close()
         writer.transport.abort()
+
+    async def _delayed(self, request: Request, fault: str, writer: asyncio.StreamWriter) -> bool:
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        return await self._answer(request, fault, writer)
 
     async def _answer(self, request: Request, fault: str, writer: asyncio.StreamWriter) -> bool:
         """Deal with a request; return whether the connection goes on."""

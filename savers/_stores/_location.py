@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from savers._stores._any_zarr import AnyZarr
 from savers._stores._bucket._options import open_bucket, open_reader
-from savers._stores._bucket._requests import BUDGET, Requests
+from savers._stores._bucket._requests import BUDGET, Requests, gate_of
 from savers._stores._bucket._store import ObjectStore
 from savers._stores._filesystems import (
     blocking,
@@ -219,7 +219,7 @@ def _in_bucket(url: str, options: Mapping[str, Any] | None) -> Location:
     bucket = open_bucket(url, options)
     budget = BUDGET if bucket.budget is None else bucket.budget
     name = f"{bucket.url}/{bucket.path}".rstrip("/")
-    requests = Requests(name, bucket.secrets, budget)
+    requests = Requests(name, bucket.secrets, budget, gate_of(bucket.where))
     reader = partial(open_reader, url, options)
     if not bucket.path:  # nothing lies beside a bucket
         whole = ObjectStore(bucket.client, name, requests=requests, secrets=bucket.secrets)

@@ -157,17 +157,41 @@ def test_a_store_that_stays_away_is_an_error_that_names_object_and_attempts(url,
         proxy.close()
 
 
-def test_slow_down_halves_the_requests_under_way():
+def test_slow_down_halves_the_requests_under_way(url, server, proxy):
+    """Three rounds are refused; whatever is refused of one round halves once."""
+    proxy.delay = 0.02
+    store, other = place(url, server.options(proxy.endpoint))
+    assert store.requests.gate is other.requests.gate  # one for all that speak to a bucket
+    gate = store.requests.gate
+    gate.width = 32.0
+    for _ in range(3):
+        proxy.plan.append(("out.zarr/a", "503"))
+        assert store.get("a") is None
+    assert proxy.struck["503"] == 3
+    assert 4 <= gate.width < 5
+    proxy.most = 0
+    for number in range(40):
+        store.write(f"c/{number}", b"x")
+    store.barrier()
+    assert 2 <= proxy.most <= 10  # 16 + 2 x 40 = 9.8 squared
+    assert 9 < gate.width < 10.5
+    store.close()
+
+
+def test_what_is_refused_of_one_round_halves_once_and_growth_returns():
     gate = Gate(32)
-    gate.slower()
-    gate.slower()
-    assert gate.width == 8
-    for _ in range(8):
+    rounds = [gate.__enter__() for _ in range(32)]
+    for begun in rounds:
+        gate.slower(begun)
+        gate.__exit__()
+    assert gate.width == 16
+    for _ in range(3):
+        gate.slower(gate.__enter__())
+        gate.__exit__()
+    assert gate.width == 2
+    for _ in range(600):
         gate.faster()
-    assert 8.5 < gate.width <= 9
-    for _ in range(10):
-        gate.slower()
-    assert gate.width == 1
+    assert gate.width == 32
 
 
 # -- who writes ----------------------------------------------------------------------------------

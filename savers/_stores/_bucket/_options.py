@@ -35,8 +35,8 @@ class Bucket:
         Of the whole bucket.
     url, path : str
         Without credentials: of the bucket, and the path within it.
-    identity : str
-        The same for two ways of writing the same place.
+    where, identity : str
+        The bucket, and the place in it: the same for two ways of writing the same.
     secrets : frozenset of str
     budget : float or None
         Seconds in which a request is tried again, where the options say so.
@@ -49,7 +49,8 @@ class Bucket:
         self.client = client
         self.url = url
         self.path = path
-        self.identity = f"{endpoint} {url}/{path}".strip()
+        self.where = f"{endpoint} {url}".strip()
+        self.identity = f"{self.where}/{path}"
         self.secrets = secrets
         self.budget = budget
 

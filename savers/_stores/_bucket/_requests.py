@@ -6,10 +6,12 @@ answer that got lost can be told from an object of somebody else (see `_store`).
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from savers._stores._bucket._reasons import (
     asks_for_less,
@@ -25,7 +27,7 @@ from savers.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-__all__ = ["Conflict", "Gate", "Requests"]
+__all__ = ["Conflict", "Gate", "Requests", "gate_of"]
 
 #: Seconds in which a request is tried again.
 BUDGET = 120.0
@@ -52,34 +54,61 @@ class Conflict(Exception):  # noqa: N818 -- an answer, not yet an error
 class Gate:
     """How many requests may be under way: halved by SlowDown, one more for each full round.
 
-    Additive increase, multiplicative decrease, as in TCP (RFC 5681, section 3.1).
+    Additive increase, multiplicative decrease, as in TCP (RFC 5681, section 3.1): what was under
+    way together is one reason to halve, however many of it were refused.
     """
 
     def __init__(self, width: int = WIDTH) -> None:
         self.most = width
         self.width = float(width)
         self._busy = 0
+        self._halved = 0
         self._free = threading.Condition()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> int:
+        """Return the round, for `slower`."""
         with self._free:
             self._free.wait_for(lambda: self._busy < max(1, int(self.width)))
             self._busy += 1
+            return self._halved
 
     def __exit__(self, *_: object) -> None:
         with self._free:
             self._busy -= 1
             self._free.notify()
 
-    def slower(self) -> None:
-        """The store asked for fewer requests."""
+    def slower(self, begun: int) -> None:
+        """The store answered to a request of this round that there are too many."""
         with self._free:
-            self.width = max(1.0, self.width / 2)
+            if begun == self._halved:
+                self._halved += 1
+                self.width = max(1.0, self.width / 2)
 
     def faster(self) -> None:
         """A request went well."""
         with self._free:
             self.width = min(self.most, self.width + 1 / self.width)
+
+
+#: One for each bucket that this process speaks to, whoever does it.
+_gates: WeakValueDictionary[str, Gate] = WeakValueDictionary()
+_gates_mutex = threading.Lock()
+
+
+def gate_of(bucket: str) -> Gate:
+    """Return the gate of a bucket, the same for all that speak to it."""
+    with _gates_mutex:
+        return _gates.setdefault(bucket, Gate())
+
+
+def _forget() -> None:
+    """A forked process has its own: nobody leaves the gates of its parent's threads."""
+    global _gates_mutex  # noqa: PLW0603 -- it may be held by a thread that is not here
+    _gates_mutex = threading.Lock()
+    _gates.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 class Requests:
@@ -92,14 +121,19 @@ class Requests:
     secrets : collection of str
         Texts that no message may show.
     budget : float
-        Seconds in which a request is tried again.
+        Seconds in which a request is tried again, at least.
+    gate : Gate, optional
+        Shared with others that speak to the same bucket.
     """
 
-    def __init__(self, name: str, secrets: Collection[str] = (), budget: float = BUDGET) -> None:
+    def __init__(
+        self, name: str, secrets: Collection[str] = (), budget: float = BUDGET,
+        gate: Gate | None = None,
+    ) -> None:  # fmt: skip
         self.name = name
         self.secrets = secrets
         self.budget = budget
-        self.gate = Gate()
+        self.gate = gate or Gate()
         self._reached = False
         #: False once a store turned out to know no conditions.
         self.conditional = True
@@ -124,7 +158,7 @@ class Requests:
             answer = self._try(request)
             if not isinstance(answer, Failed):
                 return answer
-            late = time.monotonic() - begin + pause > self._patience()
+            late = time.monotonic() - begin >= self._patience()
             if late or not may_pass(answer.error):  # raised here, so that nothing leads back to
                 failure = self._failure(answer.error, operation, key, attempt)  # a text with a
                 raise failure from self._cause(answer.error)  # secret
@@ -137,8 +171,9 @@ class Requests:
     def _try(self, request: Callable[[], T]) -> T | Failed:
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
+        begun = 0
         try:
-            with self.gate:
+            with self.gate as begun:
                 answer = request()
         except (AlreadyExistsError, PreconditionError) as error:
             self._reached = self.proven = True
@@ -148,7 +183,7 @@ class Requests:
             if isinstance(error, FileNotFoundError) and not no_bucket(error):
                 raise
             if asks_for_less(error):
-                self.gate.slower()
+                self.gate.slower(begun)
             return Failed(error)
         self._reached = True
         self.gate.faster()
