@@ -1,10 +1,11 @@
 """A run through a misbehaving network: ``python tests/torture_s3.py [FAULTS] [KILLS] [SEED ...]``.
 
 For each seed a driver saves to a real S3 server through a proxy that refuses, cuts, delays, repeats
-and loses requests, and is killed now and then, until so many faults have struck; at the end the
-server itself is killed and started again `KILLS` times while a driver saves. Every finished store
-is read with plain zarr, compared with what was saved, and verified. Exit status 1 when anything
-was lost, came twice, or is there although nobody saved it.
+and loses requests, and is killed now and then, until so many faults have struck; then the server
+itself is killed and started again `KILLS` times while a driver saves. The first seed is tried on
+Azure's emulator and on the model of Google's API, too. Every finished store is read with plain
+zarr, compared with what was saved, and verified. Exit status 1 when anything was lost, came twice,
+or is there although nobody saved it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import zarr
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from savers import verify
+from tests.azurite import Azurite, installed
 from tests.faultproxy import FaultProxy
+from tests.gcsmodel import GcsModel
 from tests.s3server import Server, weed
 
 ITEMS, INTERVAL, CHUNK, WIDTH = 120, 5, 7, 50
@@ -51,7 +54,7 @@ with ZarrSaver(sys.argv[1], chunks={CHUNK}, storage_options=json.loads(sys.argv[
 class Torture:
     """One seed and one bucket."""
 
-    def __init__(self, folder: Path, server: Server, seed: int) -> None:
+    def __init__(self, folder: Path, server: Server | Azurite | GcsModel, seed: int) -> None:
         self.folder, self.server, self.seed = folder, server, seed
         self.random = random.Random(seed)
         self.bucket = f"torture-{seed}-{os.getpid()}"
@@ -64,7 +67,7 @@ class Torture:
     def start(self, name: str, endpoint: str, pause: float) -> subprocess.Popen[bytes]:
         options = {**self.server.options(endpoint), "client_options": {"timeout": "3s"}}
         root = Path(__file__).resolve().parents[1]
-        arguments = [f"s3://{self.bucket}/{name}", json.dumps(options),
+        arguments = [self.server.url(self.bucket, name), json.dumps(options),
                      str(self.folder / f"{name}.count"), str(pause)]  # fmt: skip
         return subprocess.Popen(
             [sys.executable, str(self.program), *arguments], stdout=subprocess.DEVNULL,
@@ -103,7 +106,7 @@ class Torture:
         if found.shape != expected.shape or not np.array_equal(found, expected):
             rows = found[:, 0].tolist()
             self.wrong.append(f"{name}: {len(rows)} rows, not {ITEMS}: {rows[:200]}")
-        findings = verify(f"s3://{self.bucket}/{name}", self.server.options())
+        findings = verify(self.server.url(self.bucket, name), self.server.options())
         self.wrong += [f"{name}: {finding}" for finding in findings]
         extra = (self.folder / f"{name}.count").stat().st_size - ITEMS
         self.extra += extra
@@ -136,22 +139,35 @@ def main() -> int:
     kills = int(sys.argv[2]) if len(sys.argv) > 2 else 10
     seeds = [int(text) for text in sys.argv[3:]] or [1, 2, 3]
     wrong = 0
-    with tempfile.TemporaryDirectory(prefix="torture-s3-") as folder:
-        server = Server(Path(folder) / "server")
+    with tempfile.TemporaryDirectory(prefix="torture-s3-") as given:
+        folder = Path(given)
+        server = Server(folder / "server")
         try:
             server.start()
             for seed in seeds:
-                began, torture = time.monotonic(), Torture(Path(folder), server, seed)
-                while torture.faults < faults and not torture.wrong:
-                    torture.job(rate=torture.random.uniform(0.05, 0.3))
-                    (Path(folder) / f"run-{torture.jobs - 1}.zarr.count").unlink()
-                wrong += report(f"seed {seed}", torture, began)
-            began, torture = time.monotonic(), Torture(Path(folder), server, 0)
+                wrong += strike(folder, server, seed, faults)
+            began, torture = time.monotonic(), Torture(folder, server, 0)
             torture.outages(kills, 60.0 if kills >= 10 else 5.0)
             wrong += report(f"server killed {kills} times and stalled", torture, began)
         finally:
             server.close()
+        for kind in (Azurite, GcsModel) if installed() else (GcsModel,):
+            emulator = kind(folder / kind.scheme)
+            try:
+                emulator.start()
+                wrong += strike(folder, emulator, seeds[0], faults)
+            finally:
+                emulator.close()
     return 1 if wrong else 0
+
+
+def strike(folder: Path, server: Server | Azurite | GcsModel, seed: int, faults: int) -> int:
+    """Run jobs until so many faults have struck; return how much is wrong."""
+    began, torture = time.monotonic(), Torture(folder, server, seed)
+    while torture.faults < faults and not torture.wrong:
+        torture.job(rate=torture.random.uniform(0.05, 0.3))
+        (folder / f"run-{torture.jobs - 1}.zarr.count").unlink()
+    return report(f"{server.scheme}, seed {seed}", torture, began)
 
 
 def report(what: str, torture: Torture, began: float) -> int:
