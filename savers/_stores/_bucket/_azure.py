@@ -78,8 +78,8 @@ def open_azure(
     account = config.get("account_name") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
     if not account:
         message = (
-            "expected the name of an account: give account_name or connection_string, or set "
-            "AZURE_STORAGE_ACCOUNT_NAME"
+            f"{root}: expected the name of an account: give account_name or connection_string, "
+            "or set AZURE_STORAGE_ACCOUNT_NAME"
         )
         raise InvalidInputError(message)
     endpoint = config.get("endpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT") or ""
