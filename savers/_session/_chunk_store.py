@@ -22,7 +22,7 @@ from savers._codecs._codec import FileCodec
 from savers._codecs._engine import Engine, Parcel
 from savers._ledger._state import ArrayState
 from savers._stores._bucket._store import ObjectStore
-from savers._stores._store import LocalStore, StagingStore
+from savers._stores._store import LocalStore, MappingStore, StagingStore
 from savers.errors import FormatError, StorageError
 
 if TYPE_CHECKING:
@@ -166,8 +166,8 @@ class ChunkStore:
         key = self.format.chunk_key(layout, index)
         if self._staging is None:
             return key, ""
-        folders = not isinstance(self.store, ObjectStore)  # a prefix is nothing that could be left
-        unknown = folders and state.array(layout.name, layout.generation) is None  # made just now
+        flat = isinstance(self.store, (MappingStore, ObjectStore))  # no folder could be left
+        unknown = not flat and state.array(layout.name, layout.generation) is None  # made just now
         return key, self._new_token() if unknown or _in_use(state, array, index) else ""
 
     def put_whole(

@@ -394,6 +394,8 @@ class MappingStore:
         self.mapping = mapping
         self.name = name
         self.secrets = secrets
+        #: Where objects wait aside, as a prefix of their keys.
+        self.scratch = ".staged/"
 
     def get(self, key: str) -> bytes | None:
         with self._errors("read", key):
@@ -417,6 +419,28 @@ class MappingStore:
     def delete(self, key: str) -> None:
         with self._errors("delete", key), contextlib.suppress(KeyError, FileNotFoundError):
             del self.mapping[key]
+
+    def stage(self, token: str, *parts: Bytes) -> str:
+        self.write(self.scratch + token, *parts)
+        return token
+
+    def publish(self, token: str, key: str) -> None:
+        """Put a staged object to its key; a crash in between leaves it aside, to be put again."""
+        data = self.get_staged(token)
+        if data is None:
+            message = f"{self.scratch}{token} in {self.name} is gone before it was put to its key"
+            raise StorageError(errno.ENOENT, message)
+        self.put(key, data)
+        self.drop_staged(token)
+
+    def staged(self) -> Sequence[str]:
+        return [key[len(self.scratch) :] for key in self.list(self.scratch)]
+
+    def get_staged(self, token: str) -> bytes | None:
+        return self.get(self.scratch + token)
+
+    def drop_staged(self, token: str) -> None:
+        self.delete(self.scratch + token)
 
     @property
     def exclusive(self) -> bool:

@@ -18,7 +18,7 @@ from savers._ledger._state import ArrayLayout
 from savers._session._session import close_all_before
 from savers._stores._any_zarr import AnyZarr
 from savers._stores._location import require_folder
-from savers._stores._store import TransactionalStore
+from savers._stores._store import MappingStore, TransactionalStore
 from savers._values._coordinates import time_attributes
 from savers._values._fill import default_fill
 from savers._zarr._codecs import codec_names, codec_options
@@ -76,6 +76,8 @@ class ZarrFormat:
         require_folder(location)
         if isinstance(location.store, (AnyZarr, TransactionalStore)):
             close_all_before("zarr.core.sync")
+        if isinstance(location.store, MappingStore):
+            location.store.scratch = f"{location.ledger(dataset)[1]}staged/"
         return location.store
 
     def documents(self, names: Collection[str]) -> Sequence[str]:

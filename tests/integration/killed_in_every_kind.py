@@ -45,6 +45,10 @@ def submitted(place, task=Squares):
         return manager.submit_tasks(ITEMS, saver=saver, save_interval=INTERVAL).counts
 
 
+def _saved(place):
+    return run_state(place.target, place.options).get("run_done", 0)
+
+
 def main():
     """Run the job in a thread for each kind, and end without a word once all are stuck."""
     faulthandler.dump_traceback_later(60, exit=True)
@@ -56,9 +60,9 @@ def main():
         task.stuck = threading.Event()
         place = Place(kind, folder / kind, server)
         threading.Thread(target=submitted, args=[place, task], daemon=True).start()
-        waiting.append((place, task.stuck))
-    for place, stuck in waiting:
+        waiting.append((kind, task.stuck))
+    for kind, stuck in waiting:
         stuck.wait()
-        while run_state(place.target, place.options).get("run_done", 0) < SAVED:
+        while _saved(Place(kind, folder / kind, servers[kind])) < SAVED:
             time.sleep(0.02)  # it is saved in the background
     os._exit(9)

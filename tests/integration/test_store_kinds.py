@@ -64,6 +64,14 @@ def server_of(kind, servers):
     return server
 
 
+def reachable(kind, servers):
+    try:
+        server_of(kind, servers)
+    except pytest.skip.Exception:
+        return False
+    return True
+
+
 @pytest.fixture(params=ALL)
 def place(request, tmp_path, servers):
     return Place(request.param, tmp_path, server_of(request.param, servers))
@@ -148,11 +156,7 @@ def test_a_saver_that_can_not_travel_says_why(kind, tmp_path, servers):
 def killed(tmp_path_factory, servers):
     """A process that ran the same job into every kind of store was killed in all of them."""
     folder = tmp_path_factory.mktemp("killed")
-    there = {
-        kind: servers.get(ON_SERVERS.get(kind))
-        for kind in LASTING
-        if not isinstance(servers.get(ON_SERVERS.get(kind)), pytest.skip.Exception)
-    }
+    there = {kind: server_of(kind, servers) for kind in LASTING if reachable(kind, servers)}
     given = base64.b64encode(pickle.dumps((folder, there))).decode()
     program = "from tests.integration.killed_in_every_kind import main; main()"
     command = [sys.executable, "-W", "ignore", "-c", program]
