@@ -2,11 +2,13 @@
 
 ``python tests/torture_icechunk.py [KILLS]``. Runs a job (rows, and labels in the background) on a
 local repository, kills it at random moments, looks at the branch with plain zarr and xarray after
-each, and calls it again until it is done. Exit status 1 when anything was lost, twice or phantom.
+each, and calls it again until it is done. Then saves to a bucket through a proxy that misbehaves.
+Exit status 1 when anything was lost, twice or phantom.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import random
@@ -22,6 +24,14 @@ import numpy as np
 import xarray as xr
 import zarr
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.faultproxy import FaultProxy
+from tests.s3server import KEY, REGION, SECRET, Server, weed
+
+#: What may happen to a request.
+STRIKES = ("500", "503", "reset before", "reset after", "cut answer", "cut request", "duplicate",
+           "late")  # fmt: skip
 ITEMS, INTERVAL, LABELS = 120, 4, 60
 
 HEAD = """
@@ -193,6 +203,38 @@ class Torture:
         self.snapshots += len(list(self.repository.ancestry(branch="main")))
 
 
+def through_faults(server: Server, seed: int) -> list[str]:
+    """Save to a repository in a bucket while one request of seven goes wrong."""
+    import icechunk
+
+    from savers import ZarrSaver
+
+    bucket, wanted = f"torture-{seed}", [float(number) for number in range(40)]
+    server.make_bucket(bucket)
+    proxy = FaultProxy(server.port, seed=seed, latest=1.0, faults=STRIKES)
+
+    def opened(port: int) -> Any:
+        return icechunk.Repository.open_or_create(
+            icechunk.s3_storage(
+                bucket=bucket, prefix="x", endpoint_url=f"http://127.0.0.1:{port}", region=REGION,
+                access_key_id=KEY, secret_access_key=SECRET, allow_http=True,
+                force_path_style=True,
+            )
+        )  # fmt: skip
+
+    try:
+        plain, repository = opened(server.port), opened(proxy.port)
+        proxy.rate = 0.15
+        with ZarrSaver(repository, chunks=4) as saver:
+            for value in wanted:
+                saver.save([value])
+    finally:
+        proxy.close()
+    seen = zarr.open_group(plain.readonly_session("main").store, mode="r")["dataset"][:].tolist()
+    print(f"bucket, seed {seed}: {sum(proxy.struck.values())} faults, {len(seen)} rows", flush=True)
+    return [] if seen == wanted else [f"seed {seed}: {seen}"]
+
+
 def main() -> int:
     """Torture each program; return the exit status."""
     if importlib.util.find_spec("icechunk") is None:
@@ -214,6 +256,11 @@ def main() -> int:
             )
             for text in torture.wrong:
                 print("  ", text, flush=True)
+    if weed() is not None:
+        with contextlib.closing(Server(Path(tempfile.mkdtemp(prefix="torture-s3-")))) as server:
+            server.start()
+            for seed in range(10):
+                wrong += through_faults(server, seed)
     return 1 if wrong else 0
 
 

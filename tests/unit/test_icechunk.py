@@ -31,6 +31,7 @@ from savers._maintenance._verify import verify
 from savers.errors import InvalidInputError, InvalidTypeError, SaverError
 from taskmanager import TaskManager
 from taskmanager.errors import TaskFailedError
+from tests.faultproxy import FaultProxy
 from tests.s3server import KEY, REGION, SECRET
 from tests.stores import unchanged
 
@@ -182,6 +183,9 @@ def test_changes_that_are_not_committed_are_refused(repository):
 def test_what_can_not_be_committed_is_refused(repository):
     with pytest.raises(InvalidInputError, match="repository.writable_session"):
         ZarrSaver(repository.readonly_session("main"))
+    given = repository.writable_session("main").store.with_read_only(read_only=True)
+    with pytest.raises(InvalidInputError, match="got a read-only one"):
+        ZarrSaver(given)
     with pytest.raises(InvalidTypeError, match="ForkSession"):
         ZarrSaver(repository.writable_session("main").fork())
     with pytest.raises(InvalidInputError, match="zarr_format=3"):
@@ -320,6 +324,8 @@ class FaultySession:
         there = self._inner.commit(*args, **kwargs)
         if callable(fault):
             fault()
+        if fault == "interrupt":
+            raise KeyboardInterrupt
         if fault == "after":
             raise icechunk.IcechunkError("the answer was lost")
         if fault == "again":  # as a storage that asks once more after a lost answer
@@ -359,14 +365,42 @@ def test_a_commit_whose_answer_was_lost_stands_once(repository, faulty, faults, 
     assert len(messages(repository)) == 5
 
 
+def test_an_interrupt_right_behind_a_commit(repository, faulty, faults):
+    with ZarrSaver(faulty) as saver:
+        saver.save([1.0])
+        faults += ["interrupt"]
+        with pytest.raises(KeyboardInterrupt):
+            saver.save([2.0])
+        saver.save([3.0])
+    assert read(repository)[:].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("approach", ["append", "overwrite"])
+@pytest.mark.parametrize("fault", ["before", "after", "again"])
+def test_a_job_whose_commits_fail_is_completed_by_the_same_call(
+    repository, faulty, faults, fault, approach
+):
+    with ZarrSaver(repository) as saver:
+        saver.save({"value": [-1.0], "square": [np.zeros(3)]})
+    faults += ["", "", fault, "", fault]
+    manager = TaskManager(square, progress=False)
+    for _ in range(3):
+        with contextlib.suppress(StorageError), ZarrSaver(faulty, approach=approach) as saver:
+            manager.submit_tasks(range(20), saver, save_interval=4)
+    assert faults == []
+    wanted = [*range(20)] if approach == "overwrite" else [-1, *range(20)]
+    assert read(repository, "value")[:].tolist() == wanted
+    assert read(repository, "square")[-1].tolist() == [361] * 3
+
+
 # -- a bucket --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def in_bucket(s3_server, bucket):
-    def opened():
+    def opened(endpoint=s3_server.endpoint):
         storage = icechunk.s3_storage(
-            bucket=bucket, prefix="repository", endpoint_url=s3_server.endpoint, region=REGION,
+            bucket=bucket, prefix="repository", endpoint_url=endpoint, region=REGION,
             access_key_id=KEY, secret_access_key=SECRET, allow_http=True, force_path_style=True,
         )  # fmt: skip
         return icechunk.Repository.open_or_create(storage)
@@ -385,6 +419,22 @@ def test_a_repository_in_a_bucket(in_bucket):
         saver.flush()
         assert missing(saver) == [3]
     assert open_dataset(in_bucket()).t2m.values[2].tolist() == [2, 2]
+
+
+def test_faults_in_front_of_a_bucket(in_bucket, s3_server):
+    """An answer that was lost is a conflict with oneself, to Icechunk: it asks again."""
+    proxy = FaultProxy(s3_server.port, seed=2, faults=("500", "reset before", "reset after"))
+    try:
+        repository = in_bucket(proxy.endpoint)
+        proxy.rate = 0.15
+        with ZarrSaver(repository, chunks=4) as saver:
+            for number in range(20):
+                saver.save([float(number)])
+        proxy.rate = 0.0
+    finally:
+        proxy.close()
+    assert sum(proxy.struck.values())
+    assert read(in_bucket())[:].tolist() == [*range(20)]
 
 
 def test_two_drivers_at_once_in_a_bucket(in_bucket):

@@ -198,7 +198,8 @@ class Branch:
         if not is_conflict(error):
             raise error
         keys = list(self._changes)
-        if self.lenient and self._unchanged(revision).get_all(keys) == tip.get_all(keys):
+        before = self._unchanged(revision) if self.lenient else None
+        if before is not None and before.get_all(keys) == tip.get_all(keys):
             self._commit(tip, message)  # somebody gave an array more labels
             return
         message = (
@@ -207,7 +208,11 @@ class Branch:
         )
         raise ChangedError(message) from error
 
-    def _unchanged(self, revision: Revision) -> Revision:
+    def _unchanged(self, revision: Revision) -> Revision | None:
+        """Return a revision without changes; None where an interrupt came behind its commit."""
+        if revision.session.read_only:
+            self.moved = True
+            return None
         revision.session.discard_changes()
         return Revision(revision.session, self.name)
 
@@ -241,10 +246,11 @@ def branch_of(target: Any) -> Branch:
     kind = type(target).__name__
     if kind == "Repository":
         return Branch(RepositorySessions(target))
+    read_only = bool(getattr(target, "read_only", False))
     if kind == "IcechunkStore":
         target = target.session
         kind = type(target).__name__
     if kind != "Session":
         message = f"expected an Icechunk repository, session or session.store, got {kind}"
         raise InvalidTypeError(message)
-    return Branch(SessionCopies(target))
+    return Branch(SessionCopies(target, read_only=read_only))

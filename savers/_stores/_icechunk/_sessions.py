@@ -75,12 +75,15 @@ class SessionCopies:
     ----------
     session : icechunk.Session
         Never changed nor committed.
+    read_only : bool
+        True where its store was opened for reading.
     """
 
     travels = False
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, *, read_only: bool = False) -> None:
         self.session = session
+        self.read_only = read_only or session.read_only
         self._bytes = bytes(session._session.as_bytes())  # noqa: SLF001 -- a fork can't commit
         digest = hashlib.blake2b(self._bytes, digest_size=16).hexdigest()
         self.identity = f"icechunk:{digest}"
@@ -92,7 +95,7 @@ class SessionCopies:
     def fresh(self) -> Any:
         import icechunk
 
-        if self.session.read_only:
+        if self.read_only:
             return self.session
         kind = type(self.session._session)  # noqa: SLF001
         copy = icechunk.Session(kind.from_bytes(self._bytes))
@@ -101,7 +104,7 @@ class SessionCopies:
         return copy
 
     def require_writable(self) -> None:
-        if self.session.read_only:
+        if self.read_only:
             message = (
                 "expected a writable Icechunk session, got a read-only one: "
                 'repository.writable_session("main"), or the repository itself'
