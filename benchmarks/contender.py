@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -57,12 +58,22 @@ def _no_inputs(folder: Path, size: Size) -> None:
     """Most rows make their data as they go."""
 
 
+Service = Callable[[], AbstractContextManager[Mapping[str, str]]]
+
+
+def no_service() -> AbstractContextManager[Mapping[str, str]]:
+    """Most contenders need files alone."""
+    return nullcontext({})
+
+
 @dataclass(frozen=True)
 class Row:
     """One kind of work, at the sizes "full", "quick" (minutes) and "tiny" (tests, warm-up).
 
-    `prepare` fills the folder of inputs once. With `fresh`, every round has a new process, for
-    work that is about starting or about memory; otherwise processes stay and are warmed up.
+    `prepare` fills the folder of inputs once. `service` runs what all contenders speak to, and
+    gives the environment variables that tell them where. With `fresh`, every round has a new
+    process, for work that is about starting or about memory; otherwise processes stay and are
+    warmed up.
     """
 
     title: str
@@ -72,4 +83,5 @@ class Row:
     sizes: Mapping[str, Size]
     prepare: Callable[[Path, Size], None] = _no_inputs
     fresh: bool = False
+    service: Service = no_service
     note: str = ""

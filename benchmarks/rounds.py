@@ -115,6 +115,7 @@ def run_row(
     chosen = [one for one in chosen if one.name not in results.left_out]
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tasksavers-bench-")))
+        os.environ.update(stack.enter_context(row.service()))
         arena = _Arena(module, row, chosen, place, results, stack)
         if not row.fresh:
             arena.go("tiny", 0, keep=False)

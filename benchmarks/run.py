@@ -30,6 +30,7 @@ ROWS = (
     "resume",
     "reading",
     "service",
+    "s3",
 )
 DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
 

@@ -35,8 +35,9 @@ class Server(ServerProcess):
     secret = SECRET
     scheme = "s3"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, volume_mb: int = 64) -> None:
         super().__init__(folder)
+        self.volume_mb = volume_mb
         self.master, self.volume, self.filer, self.port = free_ports(4)
         self.endpoint = f"http://127.0.0.1:{self.port}"
         user = {
@@ -58,7 +59,8 @@ class Server(ServerProcess):
             "s3.port": self.port, "s3.port.grpc": self.port + 10_000, "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             "s3.config": f"{self.folder}/s3.json", "master.telemetry": "false", "s3": "true",
-            "master.volumeSizeLimitMB": 64, "volume.max": 5000, "volume.preStopSeconds": 0,
+            "master.volumeSizeLimitMB": self.volume_mb, "volume.max": 5000,
+            "volume.preStopSeconds": 0,
         }  # fmt: skip
         return [program, "server", *(f"-{name}={value}" for name, value in flags.items())]
 

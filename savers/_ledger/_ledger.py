@@ -13,11 +13,17 @@ import mmap
 import os
 import uuid
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from savers._ledger._frames import Frame, encode_frame, raw_offset, read_frames
-from savers._ledger._object_stream import ObjectStream, load_stream, seal_stream
+from savers._ledger._object_stream import (
+    ObjectStream,
+    RecordInDoubtError,
+    load_stream,
+    saved_after_all,
+    seal_stream,
+)
 from savers._ledger._records import fold, snapshot
 from savers._ledger._state import PieceRef, State
 from savers._stores._files import make_side_folder, storage_errors, sync_folder, write_all
@@ -82,6 +88,7 @@ class FileStream:
                 self._sync_folders()
             except BaseException:
                 os.close(descriptor)
+                self.remove()  # a newer stream would be read instead of the one that goes on
                 raise
         self.size = sum(map(len, frames))
         self._descriptor = descriptor
@@ -296,6 +303,15 @@ def _check_format(record: dict[str, Any], name: str) -> None:
         raise LedgerCorruptedError(message)
 
 
+class Unsure(NamedTuple):
+    """A new stream of which it is not known whether it is there, with all that it is to hold."""
+
+    stream: FileStream | ObjectStream
+    name: str
+    frames: list[bytes]
+    first: bytes
+
+
 class Ledger:
     """The open ledger of a dataset: its state, and the stream that new records go to.
 
@@ -314,6 +330,7 @@ class Ledger:
         self.state, self._names, self._read_old = _replay(home, dataset)
         self._old = self._names[-1] if self._names else ""
         self._begun = False
+        self._unsure: Unsure | None = None
         self._stream: FileStream | ObjectStream | None = None
         self._snapshot = 0  # bytes of the stream when it began
         self._compact_at = 0
@@ -362,7 +379,11 @@ class Ledger:
         frames = [encode_frame(record, raw) for record, raw in records]
         if self.home.folder is not None:
             make_side_folder(self.home.folder)
-        stream.create([*frames, first])
+        try:
+            stream.create([*frames, first])
+        except RecordInDoubtError:
+            self._unsure = Unsure(stream, name, frames, first)
+            raise
         self._replace_stream(stream, name, frames)
         self._lost = False
         return stream.size - len(first)
@@ -411,6 +432,27 @@ class Ledger:
             self._compact_at += COMPACT_BYTES  # tried again later where there is no room now
             with contextlib.suppress(StorageError):
                 self._compact()
+
+    def settle(self) -> None:
+        """Find out what became of a record to which a store did not answer.
+
+        Before it returns, no record may be appended and no chunk be put.
+
+        Raises
+        ------
+        RecordInDoubtError
+            It stands, although its writer was told that it failed.
+        """
+        unsure = self._unsure
+        if unsure is not None:  # a newer stream may be there, and be read instead of this one
+            if not unsure.stream.size:
+                unsure.stream.create([*unsure.frames, unsure.first])
+            if unsure.first:
+                raise saved_after_all(unsure.name)
+            self._unsure = None
+            self._replace_stream(unsure.stream, unsure.name, unsure.frames)
+        if isinstance(self._stream, ObjectStream):
+            self._stream.settle()
 
     def _write(self, frame: bytes) -> int:
         """Write a frame to the stream, or begin the stream with it; return where it begins."""

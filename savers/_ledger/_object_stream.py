@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import uuid
 from collections import deque
 from typing import TYPE_CHECKING
 
+from savers._ledger._frames import encode_frame
 from savers.errors import LedgerCorruptedError, StorageError, StoreInUseError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from savers._stores._store import KeyStore
 
-__all__ = ["ObjectStream", "RecordInDoubtError", "load_stream", "seal_stream"]
+__all__ = ["ObjectStream", "RecordInDoubtError", "load_stream", "saved_after_all", "seal_stream"]
 
 #: Objects after which a stream is compacted.
 MOST_OBJECTS = 100
@@ -29,6 +31,12 @@ MOST_KEPT = 16 << 20
 
 class RecordInDoubtError(StorageError):
     """A store did not answer: a record may stand, or may not. The next opening finds out."""
+
+
+def saved_after_all(name: str) -> RecordInDoubtError:
+    """Return what tells of a record that stands although its writer was told that it failed."""
+    message = f"{name} holds what seemed to fail before: it is saved; make the saver anew"
+    return RecordInDoubtError(errno.EIO, message)
 
 
 class ObjectStream:
@@ -67,12 +75,9 @@ class ObjectStream:
         StoreInUseError
             Another writer took over.
         RecordInDoubtError
-            The store did not answer; or it did save the record of which it did not say so.
+            The store did not answer; `settle` finds out.
         """
         begin, key = self.size, _key(self.prefix, len(self._begins))
-        if self._doubtful not in (b"", frame) and self.store.get(key) == self._doubtful:
-            message = f"{key} holds what seemed to fail before: it is saved; make the saver anew"
-            raise RecordInDoubtError(errno.EIO, message)
         try:
             self.store.create(key, frame)
         except StorageError as error:
@@ -83,6 +88,37 @@ class ObjectStream:
         self._keep(begin, frame)
         self.size += len(frame)
         return begin
+
+    def settle(self) -> None:
+        """Find out whether a record in doubt stands, and keep it from arriving late.
+
+        Its place is taken by a record that says nothing, unless it has arrived.
+
+        Raises
+        ------
+        RecordInDoubtError
+            It stands, although its writer was told that it failed.
+        StoreInUseError
+            Another writer took over.
+        """
+        if not self._doubtful:
+            return
+        key = _key(self.prefix, len(self._begins))
+        nothing = {"kind": "settings", "settings": {}, "instead": uuid.uuid4().hex}
+        frame = encode_frame(nothing)
+        self._refuse_saved(key)  # a store without conditions would not tell
+        try:
+            self.store.create(key, frame)
+        except StoreInUseError:
+            self._refuse_saved(key)
+            raise
+        self._begins.append(self.size)
+        self.size += len(frame)
+        self._doubtful = b""
+
+    def _refuse_saved(self, key: str) -> None:
+        if self.store.get(key) == self._doubtful:
+            raise saved_after_all(key)
 
     def _keep(self, begin: int, frame: bytes) -> None:
         self._kept.append((begin, frame))

@@ -328,6 +328,7 @@ class Session:
         """Make sure that the dataset is held and nothing is half done."""
         if self._lock is not None:
             self._lock.check()
+        self.ledger.settle()
         self.chunks.rename_staged()
         self.store.barrier()
 
