@@ -47,8 +47,10 @@ def without_secrets(url: str) -> str:
 
 def secrets_of(url: str, options: Mapping[str, Any] | None) -> frozenset[str]:
     """Return the texts of a URL and of storage options that nobody else may read."""
-    parts = urlsplit(url)
-    found = [parts.password, *(value for _, value in parse_qsl(parts.query)), *_texts(options)]
+    parts, texts = urlsplit(url), [*_texts(options)]
+    found = [parts.password, *(value for _, value in parse_qsl(parts.query)), *texts]
+    for text in texts:  # connection strings and signatures of Azure
+        found += re.findall(r"(?:AccountKey|SharedAccessSignature|sig)=([^;&]+)", text)
     return frozenset(text for text in found if text and len(text) >= SHORTEST_SECRET)
 
 

@@ -176,6 +176,11 @@ def test_a_shared_access_signature_is_in_the_query(recorder, name, mark):
     assert parse_qs(urlsplit(recorder.asked[-1].target).query)["sig"] == ["a+b="]
 
 
+def test_a_signature_of_the_environment_is_used(recorder, monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2022-11-02&sig=env")
+    assert parse_qs(urlsplit(asked(recorder, {}).target).query)["sig"] == ["env"]
+
+
 REFUSED = {
     "no account": ({"account_key": KEY}, "expected the name of an account: give account_name"),
     "location": ({"location_mode": "secondary"}, "'location_mode'.*give the endpoint"),

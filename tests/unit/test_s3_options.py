@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime
 import errno
 import json
 import sys
@@ -13,7 +15,13 @@ import s3fs
 import trustme
 import zarr
 
-from savers import InvalidInputError, StorageError, ZarrSaver
+from savers import (
+    InvalidInputError,
+    StorageError,
+    ZarrSaver,
+    open_dataset,
+    open_dataset_async,
+)
 from savers._stores._bucket._options import open_bucket
 from savers._stores._location import locate
 from tests.recorder import Recorder
@@ -105,6 +113,12 @@ def test_the_environment_and_profiles_are_looked_at(bucket, s3_server, tmp_path,
     with ZarrSaver(url) as saver:
         saver.save([3.0])
     assert group(bucket, s3_server)["dataset"][:].tolist() == [1.0, 2.0, 3.0]
+    assert open_dataset(url)["dataset"].values.tolist() == [1.0, 2.0, 3.0]
+
+    async def read():
+        return (await (await open_dataset_async(url))["dataset"].load_async()).values
+
+    assert asyncio.run(read()).tolist() == [1.0, 2.0, 3.0]
 
 
 def test_refusals_name_their_remedy_and_no_secret(bucket, options):
@@ -262,6 +276,13 @@ def test_a_profile_that_is_not_there_or_has_no_credentials_is_named(recorder, pr
         asked(recorder, {"profile": "bare"})
 
 
+def test_a_profile_without_botocore_is_refused_with_the_extra_to_install(profiles, monkeypatch):
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    with pytest.raises(InvalidInputError, match=r"pip install 'tasksavers\[s3\]', or give key"):
+        open_bucket("s3://runs/x", {"profile": "work"})
+    assert open_bucket("s3://runs/x", WHO).client.config["region"] == "eu-x-1"
+
+
 def test_credentials_that_end_are_asked_for_anew(recorder, tmp_path):
     """A profile with a program that gives credentials for a minute."""
     program = tmp_path / "give.py"
@@ -292,6 +313,29 @@ def test_an_own_provider_of_credentials_is_asked(recorder):
 
     request = asked(recorder, {"credential_provider": give, "endpoint_url": recorder.endpoint})
     assert scope(request)[0] == "OWN"
+
+
+def test_credentials_that_can_not_be_renewed_for_a_moment_are_asked_for_again(recorder):
+    answers = iter([None, RuntimeError("the network is away"), None])
+
+    def give():
+        trouble = next(answers, None)
+        if trouble is not None:
+            raise trouble
+        soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1)
+        return {"access_key_id": "A", "secret_access_key": "s", "token": None, "expires_at": soon}
+
+    options = {"credential_provider": give, "endpoint_url": recorder.endpoint}
+    store = locate("s3://runs/x", options).store
+    assert store.get("a") == store.get("a") == b""
+
+    def refuse():
+        message = "log in first"
+        raise RuntimeError(message)
+
+    store = locate("s3://runs/x", {**options, "credential_provider": refuse}).store
+    with pytest.raises(StorageError, match="log in first"):  # where they never were there, at once
+        store.get("a")
 
 
 def test_credentials_of_a_container_are_fetched(recorder, monkeypatch, tmp_path):

@@ -58,8 +58,8 @@ def status(error: Exception) -> int:
     return int(found.group(1)) if found else 0
 
 
-def may_pass(error: Exception) -> bool:
-    """Return whether another attempt may go well."""
+def may_pass(error: Exception, *, reached: bool = False) -> bool:
+    """Return whether another attempt may go well; `reached` says that an earlier request did."""
     from obstore.exceptions import (
         InvalidPathError,
         NotSupportedError,
@@ -69,6 +69,8 @@ def may_pass(error: Exception) -> bool:
 
     never = (InvalidPathError, NotSupportedError, PermissionDeniedError, UnauthenticatedError)
     text = str(error)
+    if reached and "credential provider" in text:  # it could not renew them at this moment
+        return True
     if isinstance(error, (*never, FileNotFoundError)) or any(part in text for part in _TROUBLES):
         return False
     if 400 <= status(error) < 500:
@@ -78,8 +80,8 @@ def may_pass(error: Exception) -> bool:
 
 
 def unreachable(error: Exception) -> bool:
-    """Return whether no connection was made."""
-    return "kind: Connect" in str(error)
+    """Return whether no connection was made, or not even asked for."""
+    return any(part in str(error) for part in ("kind: Connect", "credential provider"))
 
 
 def asks_for_less(error: Exception) -> bool:

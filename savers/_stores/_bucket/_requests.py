@@ -158,10 +158,10 @@ class Requests:
             answer = self._try(request)
             if not isinstance(answer, Failed):
                 return answer
-            late = time.monotonic() - begin >= self._patience()
-            if late or not may_pass(answer.error):  # raised here, so that nothing leads back to
-                failure = self._failure(answer.error, operation, key, attempt)  # a text with a
-                raise failure from self._cause(answer.error)  # secret
+            error, late = answer.error, time.monotonic() - begin >= self._patience()
+            if late or not may_pass(error, reached=self._reached):
+                failure = self._failure(error, operation, key, attempt)
+                raise failure from self._cause(error)  # here: nothing leads back to a secret
             time.sleep(pause)
         raise AssertionError  # pauses are endless
 

@@ -186,19 +186,25 @@ def _shared_file(variable: str, usual: str) -> bool:
 
 
 def _session(profile: str | None) -> Any:
-    """Return botocore's view of environment and shared files, None where nothing asks for it."""
-    named = profile or os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
-    keys = _shared_file("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
-    if not named and not keys and not _shared_file("AWS_CONFIG_FILE", "~/.aws/config"):
+    """Return botocore's view of environment and shared files.
+
+    None where nothing asks for it; False where something does, and it is not installed.
+    """
+    files = {
+        "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+        "AWS_CONFIG_FILE": "~/.aws/config",
+    }
+    if not _named(profile) and not any(_shared_file(*file) for file in files.items()):
         return None
     try:
         from botocore.session import Session
     except ImportError:
-        if profile or (not os.environ.get("AWS_ACCESS_KEY_ID") and (named or keys)):
-            message = "profiles need botocore: pip install 'tasksavers[s3]', or give key and secret"
-            raise InvalidInputError(message) from None
-        return None
+        return False
     return Session(profile=profile)
+
+
+def _named(profile: str | None) -> str | None:
+    return profile or _variable("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 
 
 def _credentials(profile: str | None) -> Any:
@@ -209,7 +215,11 @@ def _credentials(profile: str | None) -> Any:
     if not profile and os.environ.get("AWS_ACCESS_KEY_ID"):
         return None
     session = _session(profile)
-    if session is None:
+    if not session:
+        keys = _shared_file("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+        if session is False and (_named(profile) or keys):
+            message = "profiles need botocore: pip install 'tasksavers[s3]', or give key and secret"
+            raise InvalidInputError(message)
         return None
     from botocore.exceptions import BotoCoreError
 
@@ -241,7 +251,7 @@ def _variable(*names: str) -> str | None:
 def _shared(profile: str | None) -> dict[str, Any]:
     """Return endpoint and region of a profile; an endpoint for S3 alone comes first of all."""
     session = _session(profile)
-    if session is None:
+    if not session:
         return {}
     from botocore.configprovider import ConfiguredEndpointProvider
     from botocore.exceptions import BotoCoreError
