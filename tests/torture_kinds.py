@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    command = [sys.executable, "-m", "pytest", "-q", "tests/integration/test_store_kinds.py"]
+    tests = ["tests/integration/test_store_kinds.py", "tests/integration/test_deaths_in_stores.py"]
+    command = [sys.executable, "-m", "pytest", "-q", *tests]
     environment = {**os.environ, "TASKSAVERS_ALL_KINDS": "1"}
     root = Path(__file__).parents[1]
     sys.exit(subprocess.run(command, check=False, env=environment, cwd=root).returncode)

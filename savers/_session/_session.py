@@ -39,6 +39,7 @@ from savers._session._transactions import Transactions, described
 from savers._stores._bucket._store import ObjectStore
 from savers._stores._bucket._uploads import side_by_side
 from savers._stores._location import ledger_folder
+from savers._stores._store import MappingStore
 from savers._values._regions import pieces
 from savers.errors import ClosedError, StorageError, StoreInUseError
 
@@ -144,8 +145,15 @@ class Session:
             self.location.forget()
 
     def crashed(self) -> bool:
-        """Return whether the last owner of the dataset died with it open."""
-        return self._ledger is None and self._lock is not None and self._lock.abandoned()
+        """Return whether the last owner of the dataset may have died with it open.
+
+        Where there are no locks nobody can tell.
+        """
+        if self._ledger is not None:
+            return False
+        if isinstance(self.store, MappingStore):
+            return self.has_ledger()
+        return self._lock is not None and self._lock.abandoned()
 
     def has_ledger(self) -> bool:
         """Return whether the dataset has a ledger of its own."""

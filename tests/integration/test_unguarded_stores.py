@@ -6,8 +6,6 @@ process of its own: savers know such stores by the object.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import warnings
 
 import numpy as np
@@ -73,88 +71,6 @@ def test_of_two_processes_that_append_at_once_one_loses_its_values(folder):
     with quiet(OwnStore(folder)) as saver:
         saver.flush()
     assert read(folder) in ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 5.0, 6.0])
-
-
-class Dying(OwnStore):
-    """A store whose process dies at its n-th change, before or after it was made."""
-
-    def __init__(self, folder, *, at=None):
-        super().__init__(folder)
-        self.at, self.changes = at, itertools.count()
-        self.dead = False
-
-    def _count(self):
-        if self.dead:
-            raise OSError("this process is dead")
-        self.dead = next(self.changes) == self.at
-        if self.dead:
-            raise OSError("this process dies now")
-
-    async def set(self, key, value):
-        self._count()
-        await super().set(key, value)
-
-    async def delete(self, key):
-        self._count()
-        await super().delete(key)
-
-
-def deaths(folder, change):
-    """Make a change of eight rows, dying at each of its steps in turn; yield after each death."""
-    for at in itertools.count():
-        here = folder / str(at)
-        with quiet(OwnStore(here)) as saver:
-            saver.save(ROWS)
-        store = Dying(here, at=at)
-        with contextlib.suppress(StorageError):
-            change(store)
-        if not store.dead:
-            assert at > 3
-            return
-        yield here
-
-
-def appended(store):
-    with quiet(store) as saver:
-        saver.save([8.0, 9.0, 10.0])
-        saver.save([11.0])
-
-
-@pytest.mark.filterwarnings("ignore:.*without conditional writes:UserWarning")
-def test_a_process_that_dies_while_it_appends_leaves_what_was_published(folder):
-    for here in deaths(folder, appended):
-        seen = read(here)
-        assert seen == list(np.arange(len(seen), dtype=float))
-        assert len(seen) >= len(ROWS)
-        with quiet(OwnStore(here)) as saver:
-            saver.flush()
-        kept = read(here)
-        assert len(kept) >= len(seen)
-        with quiet(OwnStore(here)) as saver:
-            saver.save([-1.0])
-        assert read(here) == [*np.arange(len(kept), dtype=float), -1.0]
-
-
-def updated(store):
-    with quiet(store, approach="update") as saver:
-        saver.save([-1.0, -3.0], [1, 3])
-
-
-@pytest.mark.filterwarnings("ignore:.*without conditional writes:UserWarning")
-def test_an_update_in_which_a_process_dies_is_there_whole_or_not_at_all(folder):
-    before, after = ROWS.tolist(), [0.0, -1.0, 2.0, -3.0, 4.0, 5.0, 6.0, 7.0]
-    found = []
-    for here in deaths(folder, updated):
-        with quiet(OwnStore(here)) as saver:
-            saver.flush()
-        found.append(read(here))
-        with quiet(OwnStore(here), approach="update") as saver:
-            saver.save([-2.0, -4.0], [1, 3])
-        assert read(here) == [0.0, -2.0, 2.0, -4.0, 4.0, 5.0, 6.0, 7.0]
-        assert not [path for path in here.rglob("staged/*") if path.is_file()]
-    assert found.count(before) > 0
-    assert found.count(after) > 0
-    assert found.count(before) + found.count(after) == len(found)
 
 
 class Failing(OwnStore):
