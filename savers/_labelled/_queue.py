@@ -263,7 +263,7 @@ class WriteQueue:
                 slot.keep(block)
             self._rest(slot)
         if ready:
-            self._record()
+            self._record_soon()
 
     def _rest(self, slot: Slot) -> None:
         """Let go of values that are in the store, and of the chunk once it is whole there."""
@@ -326,23 +326,38 @@ class WriteQueue:
     def _record(self) -> None:
         """Record what is ready. Whoever comes while another one records finds it done."""
         with self._recording:
-            with self._lock:
-                ready, self._ready = self._ready, []
-                chunks = list(self._chunks)
-            if not (ready or chunks):
-                return
+            self._record_ready()
+        self._record_soon()
+
+    def _record_soon(self) -> None:
+        """Record what is ready; where another thread is at it, that one goes on with this.
+
+        So what ends while a record is on its way shares the next one, and no thread waits for it.
+        """
+        while self._ready and self._recording.acquire(blocking=False):
             try:
-                tried(lambda: self.sink.record(chunks, ready))
-            except Exception as error:  # noqa: BLE001 -- reported at the handles, and by flush
-                with self._lock:
-                    self._unrecorded += ready
-                    for one in ready:
-                        self._outcomes.fail(one, error, None)
-                    self._change.notify_all()
-                return
+                self._record_ready()
+            finally:
+                self._recording.release()
+
+    def _record_ready(self) -> None:
+        with self._lock:
+            ready, self._ready = self._ready, []
+            chunks = list(self._chunks)
+        if not (ready or chunks):
+            return
+        try:
+            tried(lambda: self.sink.record(chunks, ready))
+        except Exception as error:  # noqa: BLE001 -- reported at the handles, and by flush
             with self._lock:
-                del self._chunks[: len(chunks)]
-                self._let_go()
+                self._unrecorded += ready
+                for one in ready:
+                    self._outcomes.fail(one, error, None)
+                self._change.notify_all()
+            return
+        with self._lock:
+            del self._chunks[: len(chunks)]
+            self._let_go()
         self._settle(ready)
 
     def _settle(self, ready: list[Submission]) -> None:

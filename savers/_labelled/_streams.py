@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from savers._ledger._file_lock import FileLock, is_abandoned
 from savers._ledger._frames import encode_frame, read_frames
 from savers._ledger._ledger import FORMAT, Home, replay, stream_prefix
+from savers._ledger._object_stream import ObjectStream
 from savers._ledger._records import fold
 from savers._stores._files import make_side_folder
 from savers.errors import StorageError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from savers._ledger._ledger import FileStream
-    from savers._ledger._object_stream import ObjectStream
     from savers._ledger._state import State
 
 __all__ = ["Replica", "WriterStream", "is_writing", "writers_of"]
@@ -88,6 +88,8 @@ class WriterStream:
                     make_side_folder(self.home.folder)
                 stream.create([encode_frame(self._header)])
                 self._stream = stream
+            if isinstance(self._stream, ObjectStream):
+                self._stream.settle()  # said twice, a record says the same
             self._stream.append(encode_frame(record))
             self.count += 1
 

@@ -331,6 +331,7 @@ class Ledger:
         self._old = self._names[-1] if self._names else ""
         self._begun = False
         self._unsure: Unsure | None = None
+        self._behind = False  # True once the stream holds a record that the state does not
         self._stream: FileStream | ObjectStream | None = None
         self._snapshot = 0  # bytes of the stream when it began
         self._compact_at = 0
@@ -452,7 +453,9 @@ class Ledger:
             self._unsure = None
             self._replace_stream(unsure.stream, unsure.name, unsure.frames)
         if isinstance(self._stream, ObjectStream):
-            self._stream.settle()
+            self._behind = self._stream.settle() or self._behind
+        if self._behind:
+            raise saved_after_all(self._old)
 
     def _write(self, frame: bytes) -> int:
         """Write a frame to the stream, or begin the stream with it; return where it begins."""

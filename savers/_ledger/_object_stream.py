@@ -77,48 +77,51 @@ class ObjectStream:
         RecordInDoubtError
             The store did not answer; `settle` finds out.
         """
-        begin, key = self.size, _key(self.prefix, len(self._begins))
         try:
-            self.store.create(key, frame)
+            self.store.create(_key(self.prefix, len(self._begins)), frame)
         except StorageError as error:
             self._doubtful = frame
             raise RecordInDoubtError(error.errno, str(error)) from error
-        self._doubtful = b""
-        self._begins.append(begin)
-        self._keep(begin, frame)
-        self.size += len(frame)
-        return begin
+        return self._add(frame)
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Find out whether a record in doubt stands, and keep it from arriving late.
 
         Its place is taken by a record that says nothing, unless it has arrived.
 
+        Returns
+        -------
+        bool
+            True where it stands, although its writer was told that it failed.
+
         Raises
         ------
-        RecordInDoubtError
-            It stands, although its writer was told that it failed.
         StoreInUseError
             Another writer took over.
         """
-        if not self._doubtful:
-            return
+        doubtful = self._doubtful
+        if not doubtful:
+            return False
         key = _key(self.prefix, len(self._begins))
         nothing = {"kind": "settings", "settings": {}, "instead": uuid.uuid4().hex}
         frame = encode_frame(nothing)
-        self._refuse_saved(key)  # a store without conditions would not tell
-        try:
-            self.store.create(key, frame)
-        except StoreInUseError:
-            self._refuse_saved(key)
-            raise
-        self._begins.append(self.size)
-        self.size += len(frame)
-        self._doubtful = b""
+        stands = self.store.get(key) == doubtful  # a store without conditions would not tell
+        if not stands:
+            try:
+                self.store.create(key, frame)
+            except StoreInUseError:
+                if self.store.get(key) != doubtful:
+                    raise
+                stands = True
+        self._add(doubtful if stands else frame)
+        return stands
 
-    def _refuse_saved(self, key: str) -> None:
-        if self.store.get(key) == self._doubtful:
-            raise saved_after_all(key)
+    def _add(self, frame: bytes) -> int:
+        begin, self._doubtful = self.size, b""
+        self._begins.append(begin)
+        self._keep(begin, frame)
+        self.size += len(frame)
+        return begin
 
     def _keep(self, begin: int, frame: bytes) -> None:
         self._kept.append((begin, frame))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -15,8 +16,9 @@ import s3fs
 import xarray as xr
 import zarr
 
-from savers import AsyncZarrSaver, StoreInUseError
+from savers import AsyncZarrSaver, StorageError, StoreInUseError
 from savers._ledger._lock import current_holder
+from tests.faultproxy import FaultProxy
 
 pytestmark = pytest.mark.may_leak(
     "files", "threads", reason="obstore and s3fs keep connections open"
@@ -143,8 +145,9 @@ import sys
 
 import numpy as np
 import obstore
-from savers import AsyncZarrSaver, StoreInUseError
+from savers import AsyncZarrSaver, StorageError, StoreInUseError
 from savers._ledger._lock import current_holder
+from tests.faultproxy import FaultProxy
 steps = np.arange(4, dtype="timedelta64[h]")
 saver = AsyncZarrSaver(sys.argv[1], {"lead_time": steps}, chunked_coords={"lead_time": 2})
 at = {"lead_time": steps[:1], "lat": [10.0, 20.0], "lon": [1.0, 2.0, 3.0]}
@@ -194,3 +197,73 @@ def test_a_writer_that_was_taken_for_dead_records_nothing_more(
         asleep.close()
     asleep._end.detach()  # or the end of the process would try once more, with no server there
     asleep._engine.close()
+
+
+@pytest.fixture
+def proxy(server):
+    made = FaultProxy(server.port)
+    yield made
+    made.close()
+
+
+def test_a_record_without_an_answer_holds_up_no_later_write(server, url, place, raw, proxy):
+    """It stands; the same writes are recorded once more, and then the next."""
+    through = {**place, "storage_options": server.options(proxy.endpoint) | {"retry_timeout": 0.1}}
+    with AsyncZarrSaver(parallel_coords={"lead_time": STEPS}, blocking=False, **through) as saver:
+        saver.write(field(STEPS[0]), at(STEPS[0]), "t2m").wait()
+        lost = [("/writers/", "reset after"), *[("/writers/", "reset before")] * 1000]
+        proxy.plan.extend(lost)
+        handle = saver.write(field(STEPS[1]), at(STEPS[1]), "t2m")
+        with pytest.raises(StorageError):
+            handle.wait()
+        proxy.plan.clear()
+        saver.write(field(STEPS[2]), at(STEPS[2]), "t2m").wait()
+        with pytest.raises(ExceptionGroup):
+            saver.flush()  # which tells it once, and saves what was kept
+        saver.flush()
+        assert [label["lead_time"] for label in saver.written("t2m")] == list(STEPS[:3])
+    with AsyncZarrSaver(parallel_coords={"lead_time": STEPS}, **place) as again:
+        assert [label["lead_time"] for label in again.missing("t2m")] == [STEPS[3]]
+    found = zarr.open_group(raw, mode="r")["t2m"][:3, 0, 0]
+    np.testing.assert_array_equal(found, [1.0, 2.0, 3.0])
+
+
+def test_a_warm_write_is_its_chunks_and_a_record(server, place, proxy):
+    through = {**place, "storage_options": server.options(proxy.endpoint)}
+    names = [f"v{number}" for number in range(5)]
+    with AsyncZarrSaver(parallel_coords={"lead_time": STEPS}, **through) as saver:
+        saver.write([field(STEPS[0])] * 5, at(STEPS[0]), names)
+        proxy.counts.clear()
+        saver.write([field(STEPS[1])] * 5, at(STEPS[1]), names)
+        assert dict(proxy.counts) == {"PUT": 6}
+
+
+def test_writes_that_end_while_a_record_is_on_its_way_share_the_next(server, place, proxy):
+    """Small records are batched by time, and no chunk waits for a record."""
+    through = {**place, "storage_options": server.options(proxy.endpoint)}
+    labels = {"lead_time": np.arange(41, dtype="timedelta64[h]")}
+    held, chunks = threading.Event(), threading.Semaphore(0)
+    with AsyncZarrSaver(parallel_coords=labels, blocking=False, **through) as saver:
+        saver.write(field(STEPS[0]), at(STEPS[0]), "t2m").wait()
+        sink = saver._engine.queue.sink
+        record, put = sink.record, sink.put
+
+        def slow(*given):
+            assert held.wait(30)
+            record(*given)
+
+        def counted(*given):
+            entry = put(*given)
+            chunks.release()
+            return entry
+
+        sink.record, sink.put = slow, counted
+        for step in labels["lead_time"][1:]:
+            saver.write(field(step), at(step), "t2m")
+        for _ in range(40):
+            assert chunks.acquire(timeout=30)  # none of them waits for the record
+        proxy.log.clear()
+        held.set()
+        saver.flush()
+    records = [path for kind, path in proxy.log if kind == "PUT" and "/writers/" in path]
+    assert 1 <= len(records) <= 3
