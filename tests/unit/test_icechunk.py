@@ -8,6 +8,7 @@ import pickle
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -458,6 +459,23 @@ def test_two_drivers_at_once_in_a_bucket(in_bucket):
         thread.join()
     assert sorted(read(in_bucket())[:].tolist()) == sorted(saved[1] + saved[2])
     assert len(saved[1] + saved[2]) >= 8  # a commit is refused only because another one stands
+
+
+def test_two_writers_of_labels_at_once_in_a_bucket(in_bucket):
+    steps, start = np.arange(12, dtype="timedelta64[h]"), threading.Barrier(2)
+    in_bucket()
+
+    def drive(mine):
+        start.wait()
+        with AsyncZarrSaver("", {"lead_time": steps}, store=in_bucket()) as saver:
+            write(saver, *mine)
+
+    with ThreadPoolExecutor(2) as pool:
+        for one in [pool.submit(drive, steps[first::2]) for first in (0, 1)]:
+            one.result()
+    assert read(in_bucket(), "t2m")[:, 0].tolist() == [*range(12)]
+    with AsyncZarrSaver("", {"lead_time": steps}, store=in_bucket()) as saver:
+        assert missing(saver) == []
 
 
 def test_a_saver_of_a_bucket_takes_no_credentials_along(in_bucket):
