@@ -94,6 +94,20 @@ def test_it_is_appended_to_updated_and_replaced(place):
     assert place.read("other").tolist() == [True]
 
 
+def test_a_save_returns_once_a_bucket_has_answered_for_all_of_it(tmp_path, servers):
+    place = Place("s3_url", tmp_path, server_of("s3_url", servers))
+    with ZarrSaver(
+        place.target, chunks=2, durability="power", storage_options=place.options
+    ) as saver:
+        for number in range(1, 4):
+            saver.save([1.0, 2.0])
+            there = {entry["path"] for entry in place.server.store(BUCKET).list().collect()}
+            chunks = {f"{place.key}/dataset/c/{index}" for index in range(number)}
+            records = [path for path in there if path.startswith(f"{place.key}.ledger/dataset@")]
+            assert chunks <= there
+            assert len(records) >= number
+
+
 #: Kinds of which each is written to in a way of its own, without a server (on servers:
 #: test_saver_in_a_bucket.py). With the variable, all of them: `tests/torture_kinds.py`.
 WAYS = ALL if os.environ.get("TASKSAVERS_ALL_KINDS") else (

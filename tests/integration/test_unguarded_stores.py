@@ -73,6 +73,22 @@ def test_of_two_processes_that_append_at_once_one_loses_its_values(folder):
     assert read(folder) in ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 5.0, 6.0])
 
 
+@pytest.mark.filterwarnings("ignore:.*without conditional writes:UserWarning")
+def test_of_two_processes_that_fill_one_chunk_by_label_one_loses_its_values(folder):
+    def saver_of():
+        return AsyncZarrSaver(
+            "", {"step": [0, 1]}, store=OwnStore(folder), blocking=False, chunked_coords={"step": 2}
+        )
+
+    with saver_of() as one, saver_of() as other:
+        other.write(np.array([2.0]), {"step": [1]}, "t2m")
+        one.write(np.array([1.0]), {"step": [0]}, "t2m")
+        one.flush()
+        other.flush()
+    found = zarr.open_group(folder, mode="r")["t2m"][:]
+    np.testing.assert_array_equal(found, [np.nan, 2.0])
+
+
 class Failing(OwnStore):
     """A store of which one request fails."""
 

@@ -17,6 +17,7 @@ import pytest
 
 from savers import HDF5Saver, LedgerMismatchError, NetCDFSaver, StorageError, verify
 from savers._maintenance._recover import recover
+from savers._session import _session
 from savers.errors import InvalidTypeError
 
 URL = "memory://hdf5-remote/runs/out.h5"
@@ -140,6 +141,30 @@ def test_a_file_that_others_replaced_is_not_replaced_in_turn(s3_server, bucket):
     with pytest.raises(LedgerMismatchError):
         HDF5Saver(url, storage_options=options).save([3.0])
     assert bytes(obstore.get(objects, "runs/out.h5").bytes()) == b"theirs"
+
+
+def test_a_machine_whose_file_another_one_made_meanwhile_is_told_so(
+    s3_server, bucket, tmp_path, monkeypatch
+):
+    """Before the first flush there is no file, so that the other machine can't know."""
+    url, options = f"s3://{bucket}/runs/out.h5", s3_server.options()
+    here = HDF5Saver(url, storage_options=options)
+    here.save([1.0])
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+        mine = dict(_session._sessions)
+        _session._sessions.clear()
+        with HDF5Saver(url, storage_options=options) as there:
+            there.save([2.0])
+        _session._sessions.update(mine)
+    for _ in range(2):
+        with pytest.raises(LedgerMismatchError, match="replaced by another program"):
+            here.flush()
+    with pytest.raises(LedgerMismatchError):
+        here.close()
+    found = io.BytesIO(s3_server.store(bucket).get("runs/out.h5").bytes().to_bytes())
+    with h5py.File(found) as file:
+        assert file["dataset"][:].tolist() == [2.0]
 
 
 def test_a_file_of_others_is_taken_over():
