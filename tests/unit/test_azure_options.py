@@ -176,6 +176,24 @@ def test_a_shared_access_signature_is_in_the_query(recorder, name, mark):
     assert parse_qs(urlsplit(recorder.asked[-1].target).query)["sig"] == ["a+b="]
 
 
+@pytest.mark.parametrize("name", ["account_key", "sas_token", "token"])
+def test_what_was_given_is_not_mixed_with_the_environment(recorder, monkeypatch, name):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "other")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "b3RoZXI=")
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=env")
+    monkeypatch.setenv("AZURE_STORAGE_TOKEN", "env")
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("AZURE_SKIP_SIGNATURE", "true")
+    given = {"account_key": OTHER_KEY, "sas_token": "sv=1&sig=mine", "token": "mine"}[name]
+    request = asked(recorder, {name: given})
+    signature = parse_qs(urlsplit(request.target).query).get("sig")
+    authorization = request.headers.get("authorization", "")
+    assert signature == (["mine"] if name == "sas_token" else None)
+    assert authorization.startswith({"account_key": "SharedKey lab:", "token": "Bearer mine",
+                                     "sas_token": ""}[name])  # fmt: skip
+    assert authorization or name == "sas_token"
+
+
 def test_a_signature_of_the_environment_is_used(recorder, monkeypatch):
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2022-11-02&sig=env")
     assert parse_qs(urlsplit(asked(recorder, {}).target).query)["sig"] == ["env"]
@@ -190,7 +208,7 @@ REFUSED = {
     "aio": ({"account_name": "lab", "credential": Asynchronous()},
             "as an object of azure.identity .not of azure.identity.aio., got a .*Asynchronous"),
     "no credential": ({"account_name": "lab", "credential": 5}, "got a builtins.int"),
-    "bad key": ({"account_name": "lab", "account_key": "not base 64!"}, "Invalid Access Key"),
+    "bad key": ({"account_name": "lab", "account_key": "not base 64!"}, "is not base64"),
     "unknown": ({"account_name": "lab", "nonsense": 1}, "nonsense"),
 }  # fmt: skip
 

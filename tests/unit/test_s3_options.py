@@ -241,6 +241,23 @@ def test_variables_are_looked_at_as_the_aws_tools_do(recorder, monkeypatch):
     assert scope(asked(recorder, WHO)) == ("AKIDEXAMPLE", "eu-x-1")  # what was given comes first
 
 
+def test_what_was_given_is_not_mixed_with_the_environment(recorder, monkeypatch):
+    """The endpoint above all: results would go to another server."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "FROMENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "t")
+    monkeypatch.setenv("AWS_REGION", "eu-env-1")
+    request = asked(recorder, {**WHO, "endpoint_url": recorder.endpoint})
+    assert scope(request) == ("AKIDEXAMPLE", "eu-x-1")
+    assert "x-amz-security-token" not in request.headers
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    assert scope(asked(recorder, {**WHO, "endpoint_url": recorder.endpoint}))[0] == "AKIDEXAMPLE"
+    request = asked(recorder, {"anon": True, "endpoint_url": recorder.endpoint})
+    assert "authorization" not in request.headers
+
+
 @pytest.fixture
 def profiles(recorder, tmp_path):
     (tmp_path / "credentials").write_text(
@@ -396,6 +413,7 @@ REFUSED = {
     "acl": ({"s3_additional_kwargs": {"ACL": "public-read"}}, "has no 'ACL'"),
     "customer key": ({"s3_additional_kwargs": {"SSECustomerKey": "k"}}, "sse_customer_key_base64"),
     "plain": ({"use_ssl": False}, "use_ssl=False needs an endpoint"),
+    "half": ({"secret": None}, "expected both key and secret"),
     "not a mapping": ({"client_kwargs": "x"}, "expected a mapping as storage_options"),
     "unknown": ({"nonsense": 1}, "nonsense"),
 }  # fmt: skip

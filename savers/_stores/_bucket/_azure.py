@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import os
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from savers._stores._bucket._spellings import FSSPEC, Spelling
+from savers._stores._bucket._spellings import FSSPEC, Given, Spelling
 from savers.errors import InvalidInputError
 
 __all__ = ["open_azure", "spelled_short"]
@@ -75,6 +76,8 @@ def open_azure(
 
     provider = given.pop("credential_provider", None) or _provider(given)
     config = _config(given)
+    if provider is None and not config.get("skip_signature"):
+        provider = _given(config)
     account = config.get("account_name") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
     if not account:
         message = (
@@ -91,6 +94,29 @@ def open_azure(
         container, config=settings, client_options=options, credential_provider=provider, **rest
     )
     return client, endpoint or account
+
+
+def _given(config: dict[str, Any]) -> Given | None:
+    """Return the credentials that were given, None where there are none."""
+    for name, theirs in (
+        ("token", "token"),
+        ("account_key", "access_key"),
+        ("sas_key", "sas_token"),
+    ):
+        if name in config:
+            config.setdefault("skip_signature", False)
+            return Given(**{theirs[name]: _checked(name, config.pop(name))})
+    return None
+
+
+def _checked(name: str, text: str) -> str:
+    if name == "account_key":
+        try:
+            base64.b64decode(text, validate=True)
+        except ValueError:
+            message = "expected the account_key as Azure shows it, got a text that is not base64"
+            raise InvalidInputError(message) from None
+    return text
 
 
 def _provider(given: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from savers._stores._bucket._spellings import FSSPEC, Spelling
+from savers._stores._bucket._spellings import FSSPEC, Given, Spelling
 from savers.errors import InvalidInputError
 
 __all__ = ["open_s3"]
@@ -90,14 +90,15 @@ def open_s3(
 
     provider, profile = given.pop("credential_provider", None), given.pop("profile", None)
     config = _config(given, client_options)
-    if provider is None and "access_key_id" not in config and not config.get("skip_signature"):
-        provider = _credentials(profile)
+    if provider is None and not config.get("skip_signature"):
+        provider = _given(config) or _credentials(profile)
     for name, value in _configured(profile).items():
         config.setdefault(name, value)
     endpoint, bucket = str(config.get("endpoint", "")), root.partition("://")[2]
     if endpoint:
         if config.get("virtual_hosted_style_request"):
             config["endpoint"] = _named_first(bucket, endpoint)
+        config["aws_endpoint_url_s3"] = config["endpoint"]  # or a variable would come before it
         client_options.setdefault("allow_http", endpoint.startswith("http://"))
     settings: Any = config
     options: Any = client_options
@@ -105,6 +106,19 @@ def open_s3(
         bucket, config=settings, client_options=options, credential_provider=provider, **rest
     )
     return client, endpoint
+
+
+def _given(config: dict[str, Any]) -> Given | None:
+    """Return the credentials that were given, None where there are none."""
+    if not {"access_key_id", "secret_access_key"} & config.keys():
+        return None
+    config.setdefault("skip_signature", False)
+    names = ("access_key_id", "secret_access_key", "session_token")
+    key, secret, token = (config.pop(name, None) for name in names)
+    if not (key and secret):
+        message = "expected both key and secret in storage_options, got one of them"
+        raise InvalidInputError(message)
+    return Given(access_key_id=key, secret_access_key=secret, token=token)
 
 
 def _named_first(bucket: str, endpoint: str) -> str:
@@ -123,7 +137,7 @@ def _config(given: dict[str, Any], client_options: dict[str, Any]) -> dict[str, 
     config = S3FS.settings(given)
     client = CLIENT.settings(nested["client_kwargs"])
     _take_certificates(client.pop("verify", os.environ.get("AWS_CA_BUNDLE")), client_options)
-    tls = config.pop("use_ssl", True) and client.pop("use_ssl", True)
+    tls = all([config.pop("use_ssl", True), client.pop("use_ssl", True)])
     config = client | _botocore_config(nested["config_kwargs"], client_options) | config
     config |= ADDITIONAL.settings(nested["s3_additional_kwargs"])
     if not tls and "endpoint" not in config:  # as in botocore, an endpoint says it by itself

@@ -14,7 +14,7 @@ from savers.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FSSPEC", "Spelling"]
+__all__ = ["FSSPEC", "Given", "Spelling"]
 
 #: What every file system of fsspec takes, and what asks for nothing here: its caches and its loop.
 FSSPEC = frozenset({
@@ -67,3 +67,17 @@ class Spelling:
             raise InvalidInputError(message)
         return {self.same.get(name, name): value for name, value in asked.items()
                 if name not in self.idle}  # fmt: skip
+
+
+class Given:
+    """Credentials that were given, as a provider of obstore.
+
+    As mere settings they would be mixed with those of the environment, which obstore reads by
+    itself: a session token there, or a key that it asks for first.
+    """
+
+    def __init__(self, **credentials: str | None) -> None:
+        self.credentials = credentials
+
+    def __call__(self) -> dict[str, Any]:
+        return {**self.credentials, "expires_at": None}
