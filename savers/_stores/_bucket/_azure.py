@@ -98,14 +98,11 @@ def open_azure(
 
 def _given(config: dict[str, Any]) -> Given | None:
     """Return the credentials that were given, None where there are none."""
-    for name, theirs in (
-        ("token", "token"),
-        ("account_key", "access_key"),
-        ("sas_key", "sas_token"),
-    ):
+    names = {"token": "token", "account_key": "access_key", "sas_key": "sas_token"}
+    for name, theirs in names.items():
         if name in config:
             config.setdefault("skip_signature", False)
-            return Given(**{theirs[name]: _checked(name, config.pop(name))})
+            return Given(**{theirs: _checked(name, config.pop(name))})
     return None
 
 
