@@ -97,6 +97,16 @@ def test_the_key_of_a_service_account_signs(recorder, account, tmp_path, monkeyp
         assert issuer(asked(recorder, options)) == "me@lab.example"
 
 
+def test_what_was_given_is_not_mixed_with_the_environment(recorder, account, monkeypatch):
+    monkeypatch.setenv("GOOGLE_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+    assert issuer(asked(recorder, {"token": account})) == "me@lab.example"
+    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "of-env")
+    assert asked(recorder, {"token": "t"}).headers["authorization"] == "Bearer t"
+    with pytest.raises(InvalidInputError, match="GOOGLE_BEARER_TOKEN would be used.* unset it"):
+        asked(recorder, {"token": account})
+
+
 def test_nobody_may_read(gcs_model):
     gcs_model.make_bucket("public")
     with ZarrSaver("gs://public/out.zarr", storage_options=gcs_model.options()) as saver:

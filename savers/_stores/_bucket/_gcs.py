@@ -43,6 +43,7 @@ def open_gcs(
     if hasattr(token, "refresh"):  # credentials of google.auth
         provider, token = _Tokens(token), None
     config = GCSFS.settings(given) | _of_token(token)
+    _require_no_mixture(config)
     endpoint = config.get("base_url") or os.environ.get("GOOGLE_BASE_URL") or ""
     client_options.setdefault("allow_http", endpoint.startswith("http://"))
     settings: Any = config
@@ -52,6 +53,16 @@ def open_gcs(
         bucket, config=settings, client_options=options, credential_provider=provider, **rest
     )
     return client, endpoint
+
+
+def _require_no_mixture(config: dict[str, Any]) -> None:
+    """What was given comes before the environment; obstore takes a token there first of all."""
+    files = {"application_credentials", "service_account", "service_account_key"} & config.keys()
+    if files and os.environ.get("GOOGLE_BEARER_TOKEN"):
+        message = "GOOGLE_BEARER_TOKEN would be used, not the account that was given: unset it"
+        raise InvalidInputError(message)
+    if files or "bearer_token" in config:
+        config.setdefault("skip_signature", False)
 
 
 def _of_token(token: object) -> dict[str, Any]:
