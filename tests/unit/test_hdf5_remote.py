@@ -124,10 +124,10 @@ def test_another_machine_is_refused(state):
     assert read() == [1.0]
 
 
-def test_a_file_that_others_replaced_is_not_replaced_in_turn(s3_server, bucket):
+def test_a_file_that_others_replaced_is_not_replaced_in_turn(server, container):
     obstore = pytest.importorskip("obstore")
-    objects = s3_server.store(bucket)
-    url, options = f"s3://{bucket}/runs/out.h5", s3_server.options()
+    objects = server.store(container)
+    url, options = server.url(container, "runs/out.h5"), server.options()
     with HDF5Saver(url, storage_options=options) as saver:
         saver.save([1.0])
     saver = HDF5Saver(url, storage_options=options)
@@ -144,10 +144,10 @@ def test_a_file_that_others_replaced_is_not_replaced_in_turn(s3_server, bucket):
 
 
 def test_a_machine_whose_file_another_one_made_meanwhile_is_told_so(
-    s3_server, bucket, tmp_path, monkeypatch
+    server, container, tmp_path, monkeypatch
 ):
     """Before the first flush there is no file, so that the other machine can't know."""
-    url, options = f"s3://{bucket}/runs/out.h5", s3_server.options()
+    url, options = server.url(container, "runs/out.h5"), server.options()
     here = HDF5Saver(url, storage_options=options)
     here.save([1.0])
     with monkeypatch.context() as elsewhere:
@@ -162,7 +162,7 @@ def test_a_machine_whose_file_another_one_made_meanwhile_is_told_so(
             here.flush()
     with pytest.raises(LedgerMismatchError):
         here.close()
-    found = io.BytesIO(s3_server.store(bucket).get("runs/out.h5").bytes().to_bytes())
+    found = io.BytesIO(server.store(container).get("runs/out.h5").bytes().to_bytes())
     with h5py.File(found) as file:
         assert file["dataset"][:].tolist() == [2.0]
 
@@ -193,7 +193,7 @@ def test_a_store_holds_no_single_file():
 
 
 def appended_updated_and_reopened(saver_of, s3_server, bucket, key):
-    """Return the bytes of a file in a bucket of a real server, after all that may happen to it."""
+    """Return the bytes of a file in a bucket of a server, after all that may happen to it."""
     obstore = pytest.importorskip("obstore")
     with saver_of() as saver:
         saver.save([1.0, 2.0, 3.0])
@@ -209,12 +209,12 @@ def appended_updated_and_reopened(saver_of, s3_server, bucket, key):
 
 
 @pytest.mark.parametrize("kind", [HDF5Saver, NetCDFSaver])
-def test_a_file_in_a_bucket_is_appended_to_updated_and_reopened(kind, s3_server, bucket):
+def test_a_file_in_a_bucket_is_appended_to_updated_and_reopened(kind, server, container):
     suffix = "h5" if kind is HDF5Saver else "nc"
     saver_of = functools.partial(
-        kind, f"s3://{bucket}/runs/out.{suffix}", storage_options=s3_server.options()
+        kind, server.url(container, f"runs/out.{suffix}"), storage_options=server.options()
     )
-    found = appended_updated_and_reopened(saver_of, s3_server, bucket, f"runs/out.{suffix}")
+    found = appended_updated_and_reopened(saver_of, server, container, f"runs/out.{suffix}")
     with h5py.File(found) as file:
         assert file["dataset"][:].tolist() == [1.0, -2.0, 3.0, 4.0, 5.0]
     if kind is NetCDFSaver:
