@@ -223,6 +223,22 @@ def test_another_program_that_commits_other_arrays_loses_nothing(repository, tar
     assert [read(repository, f"other{number}")[0] for number in range(4)] == [0, 1, 2, 3]
 
 
+def test_attributes_of_the_root_that_another_program_adds_stay(repository, target):
+    with ZarrSaver(target) as saver:
+        for number in range(3):
+            saver.save([float(number)])
+            session = repository.writable_session("main")
+            zarr.open_group(session.store).attrs[f"theirs{number}"] = number
+            session.commit("another program")
+        saver.save([3.0])
+        with ZarrSaver(target, attrs={"mine": 1}) as other:  # in the same session
+            other.save([4.0])
+    root = zarr.open_group(repository.readonly_session("main").store, mode="r")
+    assert {name: root.attrs[name] for name in ("theirs0", "theirs1", "theirs2", "mine")} == {
+        "theirs0": 0, "theirs1": 1, "theirs2": 2, "mine": 1}  # fmt: skip
+    assert root["dataset"][:].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_another_program_that_changes_the_same_array_wins(repository):
     with ZarrSaver(repository) as saver:
         saver.save([1.0, 2.0])

@@ -169,21 +169,21 @@ class Branch:
             self._changes.clear()
 
     def _commit(self, revision: Revision, message: str) -> None:
-        from icechunk import ConflictDetector
-
         revision.apply(self._changes)
         if not revision.session.has_uncommitted_changes:
             return
         try:
             with translated(f"can't commit to {self.name}"):
-                there = revision.session.commit(message, rebase_with=ConflictDetector())
+                there, alone = _committed(revision.session, message)
         except StorageError as error:
             self._look_again(revision, message, error)
             return
         self._revision, self.moved = None, True
         with contextlib.suppress(StorageError):  # the commit stands; the next call tries again
-            self._revision = self._fresh()
-            self.moved = self._revision.session.snapshot_id != there
+            fresh = self._fresh()
+            self.moved = fresh.session.snapshot_id != there
+            known = revision.known if alone and not self.moved else {}
+            self._revision = Revision(fresh.session, self.name, known)
 
     def _look_again(self, revision: Revision, message: str, error: StorageError) -> None:
         """Find out whether a commit that failed stands all the same: its answer may have been lost.
@@ -228,6 +228,16 @@ class Branch:
     def _fresh(self) -> Revision:
         with translated(f"can't open {self.name}"):
             return Revision(self.sessions.fresh(), self.name)
+
+
+def _committed(session: Any, message: str) -> tuple[str, bool]:
+    """Return the snapshot of a commit, and whether nobody else's lies between it and its base."""
+    from icechunk import ConflictDetector, ConflictError
+
+    try:
+        return session.commit(message), True
+    except ConflictError:
+        return session.commit(message, rebase_with=ConflictDetector()), False
 
 
 def is_repository(folder: Path) -> bool:

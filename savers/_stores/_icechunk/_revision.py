@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -51,20 +52,26 @@ class Revision:
     session : icechunk.Session
     name : str
         For messages.
+    known : mapping of str to bytes or None
+        Documents as they are there, by key; any other is read when it is needed.
     """
 
-    def __init__(self, session: Any, name: str) -> None:
+    def __init__(
+        self, session: Any, name: str, known: Mapping[str, bytes | None] | None = None
+    ) -> None:
         self.session = session
         self.name = name
+        self.known = dict(known or {})
         self._store = session.store
-        self._documents: dict[str, Document | None] = {}
 
     # -- reading -----------------------------------------------------------------------------------
 
     def get_all(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return several objects."""
+        self._learn(keys)
         places = [self._there(key) for key in keys]
-        found = self._fetch([place for place in places if place is not None])
+        found = self._fetch({place for place in places if place} - self.known.keys())
+        found |= self.known
         return [
             None if place is None else self._as_known(key, found[place])
             for key, place in zip(keys, places, strict=True)
@@ -93,15 +100,20 @@ class Revision:
         return self._document(mark_of(array)) is not None
 
     def _document(self, path: str) -> Document | None:
-        if path not in self._documents:
-            key = f"{path}/zarr.json".removeprefix("/")
-            data = self._fetch([key])[key]
-            self._documents[path] = None if data is None else json.loads(data)
-        return self._documents[path]
+        key = _metadata(path)
+        if key not in self.known:
+            self.known |= self._fetch([key])
+        data = self.known[key]
+        return None if data is None else _parsed(data)
+
+    def _learn(self, keys: Iterable[str]) -> None:
+        """Read what says where these objects lie, all of it at once."""
+        paths = {path for key in keys for path in _concerned(key)}
+        self.known |= self._fetch({*map(_metadata, paths)} - self.known.keys())
 
     def _as_known(self, key: str, data: bytes | None) -> bytes | None:
         """Return a document as its saver wrote it: the separator tells generations apart."""
-        path = key.removesuffix("zarr.json").rstrip("/")
+        path = _path(key)
         if data is None or not is_document(key) or not path or not self._odd(path):
             return data
         return _with_separator(data, ".")
@@ -143,29 +155,31 @@ class Revision:
         StorageError
             Some of them are in, and the session's changes are to be discarded.
         """
+        self._learn(changes)
         documents = {key: data for key, data in changes.items() if is_document(key)}
         objects = {key: data for key, data in changes.items() if not is_document(key)}
-        for key, data in documents.items():
-            self._put_document(key, data)
+        new = {key: self._prepared(key, data) for key, data in documents.items()}
+        self._set_documents({key: data for key, data in new.items() if data is not None})
         moved = {key: data for path in documents for key, data in self._moved(path, changes)}
         self._put_objects({**objects, **moved})
 
-    def _put_document(self, key: str, data: bytes | None) -> None:
-        path = key.removesuffix("zarr.json").rstrip("/")
-        there = self._fetch([key])[key]
+    def _prepared(self, key: str, data: bytes | None) -> bytes | None:
+        """Return a document as the repository keeps it; what it replaces is removed before."""
+        path = _path(key)
         if data is None:
-            if there is not None:
-                self._remove(path)
-                self._remove(mark_of(path))
-            return
+            self._remove(path)
+            self._remove(mark_of(path))
+            return None
         odd = _is_odd(data)
         if path and odd != self._odd(path):
             self._remove(path)  # with the chunks of the generation that was seen so far
             self._mark(path, odd=odd)
-        data = _with_separator(data, "/") if odd else data
-        if data != there:
-            self._set({key: data})
-            self._documents[path] = json.loads(data)
+        return _with_separator(data, "/") if odd else data
+
+    def _set_documents(self, documents: Mapping[str, bytes]) -> None:
+        new = {key: data for key, data in documents.items() if data != self.known.get(key)}
+        self._set(new)
+        self.known |= new
 
     def _mark(self, path: str, *, odd: bool) -> None:
         if odd:
@@ -210,17 +224,15 @@ class Revision:
     def _keep(self, array: str, axes: int) -> None:
         """Make an array that keeps objects, where there is none."""
         if self._document(LEDGER.rstrip("/")) is None:
-            self._set({f"{LEDGER}zarr.json": ledger_document()})
-            self._documents.pop(LEDGER.rstrip("/"))
+            self._set_documents({f"{LEDGER}zarr.json": ledger_document()})
         if self._document(array) is None:
-            self._set({f"{array}/zarr.json": kept_document(axes)})
-            self._documents.pop(array)
+            self._set_documents({_metadata(array): kept_document(axes)})
 
     def _remove(self, path: str) -> None:
         """Remove an array with its chunks, or a group with all that is in it."""
         if self._document(path) is not None:
-            self._delete([f"{path}/zarr.json".removeprefix("/")])
-            self._documents.clear()
+            self._delete([_metadata(path)])
+            self.known.clear()
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -289,6 +301,33 @@ def is_conflict(error: StorageError) -> bool:
     from icechunk import ConflictError, RebaseFailedError
 
     return isinstance(error.__cause__, (ConflictError, RebaseFailedError))
+
+
+def _metadata(path: str) -> str:
+    return f"{path}/zarr.json".removeprefix("/")
+
+
+def _path(key: str) -> str:
+    return key.removesuffix("zarr.json").rstrip("/")
+
+
+@functools.lru_cache(256)
+def _parsed(data: bytes) -> Document:
+    found: Document = json.loads(data)
+    return found
+
+
+def _concerned(key: str) -> Iterator[str]:
+    """Yield the arrays and groups that say where an object lies, or that go with a document."""
+    if key.startswith(LEDGER):
+        yield from (LEDGER.rstrip("/"), record_of(key).array)
+    elif is_document(key):
+        path = _path(key)
+        yield from (path, mark_of(path))
+        yield from (aside_of(chunk_of(f"{path}/c{odd}0")).array for odd in "/." if path)
+    elif holds(key):
+        chunk = chunk_of(key)
+        yield from (chunk.array, mark_of(chunk.array), aside_of(chunk).array)
 
 
 def _array(there: str) -> str:
