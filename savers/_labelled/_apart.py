@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from savers._ledger._ledger import Home
 from savers._stores._bucket._store import ObjectStore
+from savers._stores._bucket._uploads import side_by_side
 from savers._stores._store import TransactionalStore
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Apart:
     home : Home
         Where its stream of records goes.
     seen : Home
-        Where the records of all writers are read.
+        Where the records of all writers are read, as of the last `look`.
     """
 
     def __init__(self, session: Session) -> None:
@@ -40,11 +41,16 @@ class Apart:
             self.store, self.readable = self._transactions, reader
             self.home = Home(None, self._transactions, self.home.prefix)
             self.seen = Home(None, reader, self.home.prefix)
+        elif isinstance(self.home.store, ObjectStore):
+            store = self.home.store
+            self.seen = Home(None, store.beside(store.prefix), self.home.prefix)
 
     def look(self) -> None:
-        """See what others committed."""
+        """See what others committed; in a bucket it is listed once until the next look."""
         if isinstance(self.readable, TransactionalStore):
             self.readable.refresh()
+        elif isinstance(self.seen.store, ObjectStore):
+            side_by_side(self.seen.store.look(prefixes=[self.seen.prefix]))
 
     def begin(self) -> None:
         """Have what is read from here on, and put on that ground, as the ground of the commit."""

@@ -73,6 +73,7 @@ class LabelledStore(Sink):
             ChunkStore(session.location, store, session.format, session.dataset)
             for store in (self.apart.store, self.apart.readable)
         )
+        self._store_id = ""
         self._generations: dict[str, tuple[int, Index]] = {}
         self._grids: dict[str, NDArray[Any]] = {}
         self._lock = threading.RLock()
@@ -104,7 +105,7 @@ class LabelledStore(Sink):
 
     def _update(self, names: Sequence[str], make: Callable[[LabelledPlan], None]) -> None:
         session = self.session
-        with self._lock:
+        with self._lock, session.looking({*names, *self.saver.labels}, before=False):
             with session.mutex:
                 session.attrs = {**session.attrs, **self.saver.root_attributes(names)}
                 session.open(yielding=True)
@@ -126,9 +127,12 @@ class LabelledStore(Sink):
         found = plan.plan
         if found.new or found.writes or found.extents:
             self.session.commit(found.writes, found.cells, found.extra)
+        made = [entry["layout"]["name"] for entry in found.new if not entry.get("adopted")]
+        self._put.update({name: set() for name in made})  # nobody can have put a chunk of these
 
     def _see(self, state: State) -> None:
         """Remember arrays and labels as they are now."""
+        self._store_id = state.store_id
         for name, array in state.arrays.items():
             layout = array.layout
             stamp = (layout.generation, layout.shape)
@@ -175,7 +179,7 @@ class LabelledStore(Sink):
         with self._lock:
             if self._writer is None:
                 home = writers_of(self.apart.home)
-                store_id = self.session.peek().store_id
+                store_id = self._store_id or self.session.peek().store_id
                 self._writer = WriterStream(
                     home, self.session.dataset, store_id, synced=self.session.synced
                 )
@@ -349,7 +353,7 @@ class LabelledStore(Sink):
 
     def _take_over(self, names: Sequence[str]) -> None:
         session = self.session
-        with session.mutex:
+        with session.mutex, session.looking(self.layouts, before=False):
             session.open(yielding=True)
             taken = set(session.peek().settings.get("taken_over", ()))
             records = self.replica.records([name for name in names if name not in taken])

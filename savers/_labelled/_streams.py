@@ -150,13 +150,14 @@ class Replica:
                     self._state, _ = replay(self.home, self.dataset)
                     self._stamp, self._read = stamp, {}
                 self._read_writers(self._state)
+                self.look()
                 if self._main_stamp() == stamp:
                     return self._state
                 self._state = None
 
     def _main_stamp(self) -> tuple[str, int]:
         names = self.home.streams(self.dataset)
-        return (names[-1], len(self.home.load(names[-1]) or b"")) if names else ("", 0)
+        return (names[-1], self.home.extent(names[-1])) if names else ("", 0)
 
     def _read_writers(self, state: State) -> None:
         taken = set(state.settings.get(TAKEN, ()))

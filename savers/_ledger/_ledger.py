@@ -201,6 +201,14 @@ class Home:
             return FileStream(self.folder / f"{name}.log", synced=synced)
         return ObjectStream(self._store(), self.prefix + name)
 
+    def extent(self, name: str) -> int:
+        """Return what grows with each record of a stream: bytes of a file, objects of a store."""
+        if self.folder is None:
+            return len(list(self._store().list(f"{self.prefix}{name}/")))
+        with contextlib.suppress(FileNotFoundError):
+            return os.stat(self.folder / f"{name}.log").st_size
+        return 0
+
     def load(self, name: str) -> memoryview | None:
         """Return the bytes of a stream, None where there is none."""
         if self.folder is not None:

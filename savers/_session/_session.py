@@ -131,13 +131,17 @@ class Session:
         return replay(self.home(), self.dataset)[0]
 
     @contextlib.contextmanager
-    def looking(self, names: Collection[str]) -> Iterator[None]:
-        """While a dataset is opened: what says what is there is read once, side by side."""
+    def looking(self, names: Collection[str], *, before: bool = True) -> Iterator[None]:
+        """While a dataset is opened: what says what is there is read once, side by side.
+
+        With `before`, what lies there is looked at before the dataset is taken, too.
+        """
         if self._ledger is not None:
             yield
             return
         self._looked = self.format.documents(names)
-        side_by_side(self.location.look(self._looked, self.dataset))
+        if before:
+            side_by_side(self.location.look(self._looked, self.dataset))
         try:
             yield
         finally:
