@@ -282,11 +282,9 @@ def test_a_warm_commit_is_puts_alone(url, server, proxy):
         proxy.counts.clear()
         for _ in range(10):
             saver.save(np.zeros((2, 100)))
-        published = sum(kind == "GET" for kind, _ in proxy.log[-proxy.counts.total() :])
         counts = dict(proxy.counts)
     assert counts["PUT"] >= 20  # a chunk and a record each
-    assert counts.get("LIST", 0) == counts.get("HEAD", 0) == 0
-    assert published <= counts["PUT"] // 10  # the root, once a publication
+    assert counts.keys() == {"PUT"}  # publications, too
 
 
 def test_a_first_save_puts_each_chunk_once(url, server, proxy):

@@ -146,7 +146,7 @@ class ObjectStore:
 
     def forget(self) -> None:
         """Ask for everything again from here on. Idempotent."""
-        self._look = self._latest = None
+        self._look = None
 
     def _changed(self, *paths: str) -> None:
         look, latest = self._look, self._latest
@@ -253,7 +253,7 @@ class ObjectStore:
         self._moving.clear()
         self._failed.clear()
         self._known.clear()
-        self.forget()
+        self._look = self._latest = None
 
     # -- objects aside -----------------------------------------------------------------------------
 
