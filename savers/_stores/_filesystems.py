@@ -10,10 +10,13 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
+from savers._stores._store import MappingStore
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = [
+    "FsspecStore",
     "awaited",
     "blocking",
     "close",
@@ -88,6 +91,30 @@ def remember_nothing(filesystem: Any) -> None:
         filesystem.invalidate_cache()
     for within in _within(filesystem):
         remember_nothing(within)
+
+
+class FsspecStore(MappingStore):
+    """A folder of a file system, of which parts are listed by themselves."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        folder = prefix.rpartition("/")[0]
+        if not folder:
+            return super().list(prefix)
+        where = f"{self.root}/{folder}" if self.root else folder
+        with self._errors("list", prefix):
+            below = list(iter(self.filesystem.get_mapper(where)))  # its length would list it again
+        keys = (f"{folder}/{key}" for key in below)
+        return (key for key in keys if key.startswith(prefix))
+
+    @property
+    def filesystem(self) -> Any:
+        """The file system."""
+        return self.mapping.fs  # type: ignore[attr-defined]
+
+    @property
+    def root(self) -> str:
+        """The folder."""
+        return str(self.mapping.root).rstrip("/")  # type: ignore[attr-defined]
 
 
 def whereabouts(filesystem: Any) -> str:

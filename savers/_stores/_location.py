@@ -16,6 +16,7 @@ from savers._stores._bucket._options import open_bucket, open_reader
 from savers._stores._bucket._requests import BUDGET, Requests, gate_of
 from savers._stores._bucket._store import ObjectStore
 from savers._stores._filesystems import (
+    FsspecStore,
     blocking,
     remember_nothing,
     settings,
@@ -358,7 +359,7 @@ def _through_fsspec(mapping: Any, shown: str, secrets: Collection[str]) -> Locat
     place = filesystem.unstrip_protocol(mapping.root)
     identity = f"{whereabouts(filesystem)} {without_secrets(place)}"
     private = type(filesystem).__name__ == "MemoryFileSystem"
-    store = MappingStore(mapping, shown, secrets)
+    store = FsspecStore(mapping, shown, secrets)
     return Location(shown, identity, None, store, private=private)
 
 

@@ -462,7 +462,7 @@ class MappingStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         with self._errors("list", prefix):
-            keys = list(self.mapping)
+            keys = list(iter(self.mapping))  # its length may cost another listing
         return (key for key in keys if key.startswith(prefix))
 
     def prune(self, prefix: str) -> None:

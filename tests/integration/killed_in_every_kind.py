@@ -51,7 +51,7 @@ def _saved(place):
 
 def main():
     """Run the job in a thread for each kind, and end without a word once all are stuck."""
-    faulthandler.dump_traceback_later(60, exit=True)
+    faulthandler.dump_traceback_later(80, exit=True)
     folder, servers = pickle.loads(base64.b64decode(sys.stdin.read()))
     waiting = []
     for kind, server in servers.items():

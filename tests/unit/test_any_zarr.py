@@ -129,6 +129,27 @@ def test_who_asks_does_not_make_it_another_place():
     assert "me" not in locate(ways[0]).identity.split("/")
 
 
+@pytest.mark.parametrize("root", ["x.zarr", ""])
+def test_a_part_of_a_file_system_is_listed_by_itself(tmp_path, monkeypatch, root):
+    (tmp_path / "x.zarr").mkdir()
+    filesystem = DirFileSystem(str(tmp_path), LocalFileSystem(auto_mkdir=True))
+    store = locate(filesystem.get_mapper(root)).store
+    for key in ("a/b/c", "a/bb", "ab/c"):
+        store.put(key, b"")
+    listed = []
+    find = LocalFileSystem.find
+
+    def noted(self, path, **settings):
+        listed.append(path)
+        return find(self, path, **settings)
+
+    monkeypatch.setattr(LocalFileSystem, "find", noted)
+    assert sorted(store.list("a/b")) == ["a/b/c", "a/bb"]
+    assert listed == [f"{tmp_path}/{root}/a".replace("//", "/")]
+    assert sorted(store.list("")) == ["a/b/c", "a/bb", "ab/c"]
+    assert list(store.list("none/")) == []
+
+
 @pytest.mark.parametrize("kind", [dict, zarr.storage.MemoryStore])
 def test_a_chunk_that_another_writer_of_this_process_fills_is_refused(kind):
     store = kind()
