@@ -40,8 +40,9 @@ import icechunk, numpy as np
 from savers import AsyncZarrSaver, ZarrSaver
 from taskmanager import TaskManager
 
-storage = icechunk.local_filesystem_storage(sys.argv[1])
-repository = icechunk.Repository.open(storage)
+sys.path.insert(0, os.environ["PYTHONPATH"])
+from tests.torture_icechunk import storage_of
+repository = icechunk.Repository.open(storage_of(sys.argv[1]))
 given = repository if len(sys.argv[1]) % 2 else repository.writable_session("main").store
 """
 
@@ -81,11 +82,24 @@ with saver:
 }
 
 
+def storage_of(place: str) -> Any:
+    """Return the storage of a local path, or of ``<endpoint> <prefix>`` in a bucket."""
+    import icechunk
+
+    endpoint, _, prefix = place.partition(" ")
+    if not prefix:
+        return icechunk.local_filesystem_storage(place)
+    return icechunk.s3_storage(
+        bucket="torture", prefix=prefix, endpoint_url=endpoint, region=REGION,
+        access_key_id=KEY, secret_access_key=SECRET, allow_http=True, force_path_style=True,
+    )  # fmt: skip
+
+
 class Torture:
     """One program: kills, and what was seen after each."""
 
-    def __init__(self, kind: str, folder: Path, seed: int) -> None:
-        self.kind, self.folder = kind, folder
+    def __init__(self, kind: str, folder: Path, seed: int, endpoint: str = "") -> None:
+        self.kind, self.folder, self.endpoint = kind, folder, endpoint
         self.random = random.Random(seed)
         self.program = folder / "program.py"
         self.program.write_text(HEAD + PROGRAMS[kind])
@@ -99,9 +113,9 @@ class Torture:
         import icechunk
 
         self.jobs += 1
-        self.place = self.folder / f"repository{self.jobs}"
-        storage = icechunk.local_filesystem_storage(str(self.place))
-        self.repository = icechunk.Repository.create(storage)
+        name = f"{self.kind}{self.jobs}"
+        self.place = f"{self.endpoint} {name}" if self.endpoint else str(self.folder / name)
+        self.repository = icechunk.Repository.create(storage_of(self.place))
         self.count = self.folder / f"count{self.jobs}"
         self.rounds = self.others = 0
         self.shown: dict[str, int] = {}
@@ -121,7 +135,7 @@ class Torture:
     def start(self) -> subprocess.Popen[bytes]:
         root = Path(__file__).resolve().parents[1]
         return subprocess.Popen(
-            [sys.executable, str(self.program), str(self.place), str(self.count)],
+            [sys.executable, str(self.program), self.place, str(self.count)],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(root), "ICECHUNK_LOG": "error"},
         )  # fmt: skip
@@ -211,21 +225,11 @@ def through_faults(server: Server, seed: int) -> list[str]:
 
     from savers import ZarrSaver
 
-    bucket, wanted = f"torture-{seed}", [float(number) for number in range(40)]
-    server.make_bucket(bucket)
+    wanted = [float(number) for number in range(40)]
     proxy = FaultProxy(server.port, seed=seed, latest=1.0, faults=STRIKES)
-
-    def opened(port: int) -> Any:
-        return icechunk.Repository.open_or_create(
-            icechunk.s3_storage(
-                bucket=bucket, prefix="x", endpoint_url=f"http://127.0.0.1:{port}", region=REGION,
-                access_key_id=KEY, secret_access_key=SECRET, allow_http=True,
-                force_path_style=True,
-            )
-        )  # fmt: skip
-
     try:
-        plain, repository = opened(server.port), opened(proxy.port)
+        plain = icechunk.Repository.create(storage_of(f"{server.endpoint} faults{seed}"))
+        repository = icechunk.Repository.open(storage_of(f"{proxy.endpoint} faults{seed}"))
         proxy.rate = 0.15
         with ZarrSaver(repository, chunks=4) as saver:
             for value in wanted:
@@ -237,30 +241,39 @@ def through_faults(server: Server, seed: int) -> list[str]:
     return [] if seen == wanted else [f"seed {seed}: {seen}"]
 
 
+def killed(kills: int, endpoint: str = "") -> list[str]:
+    """Kill each program so often; return what was wrong."""
+    wrong: list[str] = []
+    for seed, kind in enumerate(PROGRAMS):
+        with tempfile.TemporaryDirectory(prefix="torture-icechunk-") as folder:
+            torture = Torture(kind, Path(folder), seed, endpoint)
+            while torture.kills < kills and not torture.wrong:
+                torture.job(most=torture.random.randint(1, 8))
+            wrong += torture.wrong
+            print(
+                f"{kind}{' in a bucket' * bool(endpoint)}: {torture.kills} kills, {torture.jobs} "
+                f"jobs finished, {torture.extra} executions more than items, {torture.snapshots} "
+                f"snapshots, {torture.aborts} aborted by Icechunk at exit, "
+                f"{len(torture.wrong)} wrong",
+                flush=True,
+            )
+            for text in torture.wrong:
+                print("  ", text, flush=True)
+    return wrong
+
+
 def main() -> int:
     """Torture each program; return the exit status."""
     if importlib.util.find_spec("icechunk") is None:
         print("nothing was tried: icechunk is not installed")
         return 0
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 25
-    wrong: list[str] = []
-    for seed, kind in enumerate(PROGRAMS):
-        with tempfile.TemporaryDirectory(prefix="torture-icechunk-") as folder:
-            torture = Torture(kind, Path(folder), seed)
-            while torture.kills < kills and not torture.wrong:
-                torture.job(most=torture.random.randint(1, 8))
-            wrong += torture.wrong
-            print(
-                f"{kind}: {torture.kills} kills, {torture.jobs} jobs finished, {torture.extra} "
-                f"executions more than items, {torture.snapshots} snapshots, {torture.aborts} "
-                f"aborted by Icechunk at exit, {len(torture.wrong)} wrong",
-                flush=True,
-            )
-            for text in torture.wrong:
-                print("  ", text, flush=True)
+    wrong = killed(kills)
     if weed() is not None:
         with contextlib.closing(Server(Path(tempfile.mkdtemp(prefix="torture-s3-")))) as server:
             server.start()
+            server.make_bucket("torture")
+            wrong += killed(kills, server.endpoint)
             for seed in range(10):
                 wrong += through_faults(server, seed)
     return 1 if wrong else 0
