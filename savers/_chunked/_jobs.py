@@ -43,7 +43,8 @@ class ChunkedJobs(JobLedger):
                 message = f"{saver!r} is in use by another job of this process; one at a time"
                 raise StoreInUseError(message)
             self.session.attrs = saver.root_attributes({})
-            self.session.open()
+            with self.session.looking([saver.dataset_name], before=False):
+                self.session.open()
             self.session.job_active = True
         self._closed = False
 

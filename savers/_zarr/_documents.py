@@ -5,6 +5,7 @@ Source: Zarr core specification 3.1 and storage specification v2.
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,17 @@ def dump(document: Mapping[str, Any]) -> bytes:
 
 def load(store: Store, key: str) -> Any:
     """Return the document under a key, None where there is none."""
-    data = store.get(key)
+    return parsed(key, store.get(key))
+
+
+def parsed(key: str, data: bytes | None) -> Any:
+    """Return the document that was read under a key, None where there was none.
+
+    Raises
+    ------
+    FormatError
+        It is damaged.
+    """
     if data is None:
         return None
     try:
@@ -43,10 +54,12 @@ def load(store: Store, key: str) -> Any:
 def read_node(store: Store, name: str) -> Document | None:
     """Return the metadata of a node as one document, attributes included."""
     start = f"{name}/" if name else ""
-    node: Document | None = load(store, f"{start}zarr.json")
+    keys = [f"{start}{document}" for document in ("zarr.json", ".zarray", ".zgroup")]
+    newer, *older = zip(keys, store.get_all(keys), strict=True)
+    node: Document | None = parsed(*newer)
     if node is not None:
         return {"attributes": {}, **node}
-    found = load(store, f"{start}.zarray") or load(store, f"{start}.zgroup")
+    found: Document | None = next(filter(None, itertools.starmap(parsed, older)), None)
     return found and {**found, "attributes": load(store, f"{start}.zattrs") or {}}
 
 
