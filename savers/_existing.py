@@ -15,7 +15,8 @@ from savers._hdf5._saver import HDF5Format, file_kind
 from savers._labelled._streams import Replica
 from savers._ledger._file_lock import FileLock
 from savers._ledger._frames import read_frames
-from savers._ledger._ledger import Home, replay
+from savers._ledger._home import Home
+from savers._ledger._ledger import replay
 from savers._ledger._lock import is_dead
 from savers._ledger._object_lock import ObjectLock
 from savers._netcdf._saver import NetCDFFormat

@@ -21,7 +21,7 @@ from savers._chunked._planning import Planner, check_options, plain_attributes
 from savers._chunked._save_plan import SavePlan
 from savers._config import SaverSettings, make_settings
 from savers._saver import Saver
-from savers._session._session import Session, leave, session_for
+from savers._session._sessions import leave, session_for
 from savers._stores._location import locate, require_writable
 from savers._stores._secrets import harmless, without_secrets
 from savers._values._blocks import as_block, as_result, named_fields
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from savers._format import Format
     from savers._jobs import JobLedger
     from savers._ledger._state import ArrayLayout
+    from savers._session._session import Session
     from savers._stores._location import Location
 
 __all__ = ["ChunkedSaver"]

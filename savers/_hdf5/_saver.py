@@ -34,7 +34,7 @@ from savers._hdf5._layout import (
 from savers._hdf5._publish import ID, Assembly, Linker, of_root
 from savers._hdf5._scales import is_bare
 from savers._ledger._state import ArrayLayout
-from savers._session._session import close_all_before
+from savers._session._sessions import close_all_before
 from savers._stores._remote_file import working_copy
 from savers._stores._single_file import FileStore
 from savers._values._chunking import plan_chunks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from savers._ledger._ledger import Home
+from savers._ledger._home import Home
 from savers._stores._bucket._store import ObjectStore
 from savers._stores._bucket._uploads import side_by_side
 from savers._stores._store import TransactionalStore

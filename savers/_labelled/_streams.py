@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from savers._ledger._file_lock import FileLock, is_abandoned
 from savers._ledger._frames import encode_frame, read_frames
-from savers._ledger._ledger import FORMAT, Home, replay, stream_prefix
+from savers._ledger._home import Home, stream_prefix
+from savers._ledger._ledger import FORMAT, replay
 from savers._ledger._object_stream import ObjectStream
 from savers._ledger._records import fold
 from savers._stores._files import make_side_folder
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from savers._ledger._ledger import FileStream
+    from savers._ledger._file_stream import FileStream
     from savers._ledger._state import State
 
 __all__ = ["Replica", "WriterStream", "is_writing", "writers_of"]

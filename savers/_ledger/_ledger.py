@@ -9,33 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
-import os
 import uuid
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, unquote
 
+from savers._ledger._file_stream import FileStream, StreamLostError
 from savers._ledger._frames import Frame, encode_frame, raw_offset, read_frames
-from savers._ledger._object_stream import (
-    ObjectStream,
-    RecordInDoubtError,
-    load_stream,
-    saved_after_all,
-    seal_stream,
-)
+from savers._ledger._home import Home, stream_prefix
+from savers._ledger._object_stream import ObjectStream, RecordInDoubtError, saved_after_all
 from savers._ledger._records import fold, snapshot
 from savers._ledger._state import PieceRef, State
-from savers._stores._files import make_side_folder, storage_errors, sync_folder, write_all
+from savers._stores._files import make_side_folder
 from savers.errors import LedgerCorruptedError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from savers._stores._store import KeyStore
-
-__all__ = ["FORMAT", "FileStream", "Ledger", "replay"]
+__all__ = ["FORMAT", "Ledger", "replay"]
 
 #: Version of the ledger format; raised when an older reader would misread a newer ledger.
 FORMAT = 1
@@ -45,223 +35,6 @@ COMPACT_BYTES = 16 << 20
 MOST_SEALS = 100
 #: The same when it is closed: what is left lying is small, or mostly true.
 TIDY_BYTES = 1 << 20
-
-
-def stream_prefix(dataset: str) -> str:
-    """Return how the names of a dataset's streams begin."""
-    return quote(dataset, safe="") + "@"
-
-
-class FileStream:
-    """Records in a local file, one write each.
-
-    Parameters
-    ----------
-    path : Path
-    synced : bool
-        True: a record is fsynced before `append` returns.
-    """
-
-    def __init__(self, path: Path, *, synced: bool) -> None:
-        self.path = path
-        self.synced = synced
-        self.size = 0
-        self.damaged = False
-        self._descriptor = -1
-
-    @property
-    def full(self) -> bool:
-        """A file takes any number of records."""
-        return False
-
-    def create(self, frames: Sequence[bytes]) -> None:
-        """Begin the stream with `frames`; it appears whole or not at all."""
-        aside = self.path.with_name(self.path.name + ".new")
-        with storage_errors("write", self.path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(aside, flags | os.O_APPEND, 0o600)
-            try:
-                write_all(descriptor, b"".join(frames))
-                if self.synced:
-                    os.fsync(descriptor)
-                os.replace(aside, self.path)
-                self._sync_folders()
-            except BaseException:
-                os.close(descriptor)
-                self.remove()  # a newer stream would be read instead of the one that goes on
-                raise
-        self.size = sum(map(len, frames))
-        self._descriptor = descriptor
-
-    def _sync_folders(self) -> None:
-        if self.synced:
-            sync_folder(self.path.parent)
-            sync_folder(self.path.parent.parent)
-
-    def append(self, frame: bytes) -> int:
-        """Append one frame whole or not at all; return where it begins."""
-        begin = self.size
-        with storage_errors("append to", self.path):
-            if self.damaged:
-                self._cut()
-            try:
-                written = os.write(self._descriptor, frame)
-                if written < len(frame):
-                    write_all(self._descriptor, memoryview(frame)[written:])
-            except BaseException:
-                self.damaged = True
-                with contextlib.suppress(OSError):
-                    self._cut()
-                raise
-            self._sync()
-        self.size += len(frame)
-        return begin
-
-    def _cut(self) -> None:
-        os.ftruncate(self._descriptor, self.size)
-        self.damaged = False
-
-    def _sync(self) -> None:
-        """After a failed fsync the pages may be gone for good: the stream must be written anew."""
-        if not self.synced:
-            return
-        try:
-            os.fdatasync(self._descriptor)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._cut()
-            message = f"can't sync {self.path}: {error.strerror}; it will be written anew"
-            raise StreamLostError(error.errno, message) from error
-
-    def read(self, at: int, size: int) -> bytes:
-        """Return bytes of the stream."""
-        with storage_errors("read", self.path):
-            data = os.pread(self._descriptor, size, at)
-        if len(data) != size:
-            message = f"can't read {size} bytes at {at} of {self.path}: it ends before"
-            raise StorageError(errno.EIO, message)
-        return data
-
-    def remove(self) -> None:
-        """Remove the stream, whose place another one took."""
-        with contextlib.suppress(OSError):  # left there, the next opening removes it
-            self.path.unlink()
-
-    def close(self) -> None:
-        """Let go of the file. Idempotent."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-class StreamLostError(StorageError):
-    """The stream may have lost what was appended last; it must be written anew."""
-
-
-# -- a folder of streams ---------------------------------------------------------------------------
-
-
-class Home:
-    """Where the streams of a store's ledger lie: a local folder, or a prefix of a mapping."""
-
-    def __init__(self, folder: Path | None, store: KeyStore | None, prefix: str = "") -> None:
-        self.folder = folder
-        self.store = store
-        self.prefix = prefix
-        self._loaded: dict[str, int] = {}
-
-    def streams(self, dataset: str) -> list[str]:
-        """Return the names of a dataset's streams, oldest first."""
-        start = stream_prefix(dataset)
-        return sorted(name for name in self._names() if name.startswith(start))
-
-    def datasets(self) -> list[str]:
-        """Return the datasets that have a stream."""
-        return sorted({unquote(name.rpartition("@")[0]) for name in self._names() if "@" in name})
-
-    def _names(self) -> list[str]:
-        if self.folder is not None:
-            if not self.folder.is_dir():
-                return []
-            found = os.listdir(self.folder)
-            return [n.removesuffix(".log") for n in found if n.endswith(".log")]
-        keys = self._store().list(self.prefix)
-        names = {k[len(self.prefix) :].partition("/")[0] for k in keys}
-        return sorted(name for name in names if "@" in name)
-
-    def _store(self) -> KeyStore:
-        if self.store is None:
-            message = "a ledger needs a folder or a store"
-            raise LedgerCorruptedError(message)
-        return self.store
-
-    def stream(self, name: str, *, synced: bool) -> FileStream | ObjectStream:
-        """Return a stream that is not yet there."""
-        if self.folder is not None:
-            return FileStream(self.folder / f"{name}.log", synced=synced)
-        return ObjectStream(self._store(), self.prefix + name)
-
-    def extent(self, name: str) -> int:
-        """Return what grows with each record of a stream: bytes of a file, objects of a store."""
-        if self.folder is None:
-            return len(list(self._store().list(f"{self.prefix}{name}/")))
-        with contextlib.suppress(FileNotFoundError):
-            return os.stat(self.folder / f"{name}.log").st_size
-        return 0
-
-    def load(self, name: str) -> memoryview | None:
-        """Return the bytes of a stream, None where there is none."""
-        if self.folder is not None:
-            return _mapped(self.folder / f"{name}.log")
-        objects = load_stream(self._store(), self.prefix + name)
-        self._loaded[name] = len(objects or ())
-        return None if objects is None else memoryview(b"".join(objects))
-
-    def seal(self, name: str) -> bool:
-        """Keep the writer of a stream from appending; False where it did so since the `load`.
-
-        A file needs no seal: its writer is on this host, or finds its lease gone.
-        """
-        if self.folder is not None or name not in self._loaded or not self._store().exclusive:
-            return True
-        return seal_stream(self._store(), self.prefix + name, self._loaded[name])
-
-    def set_aside(self, name: str) -> str:
-        """Take a stream out of use without losing it; return where it went."""
-        if self.folder is not None:
-            aside = self.folder / f"{name}.aside-{uuid.uuid4().hex[:8]}"
-            with storage_errors("set aside", self.folder / f"{name}.log"):
-                os.replace(self.folder / f"{name}.log", aside)
-            return str(aside)
-        store, prefix = self._store(), f"{self.prefix}aside-{uuid.uuid4().hex[:8]}/"
-        store.put(prefix + name, bytes(self.load(name) or b""))
-        self.remove(name)
-        return prefix + name
-
-    def remove(self, name: str, *, sealed: bool = False) -> None:
-        """Remove a stream; with `sealed` its writer still can't append to it."""
-        if self.folder is not None:
-            with contextlib.suppress(OSError):  # left there, the next opening removes it
-                (self.folder / f"{name}.log").unlink()
-            return
-        store = self._store()
-        keys = sorted(store.list(f"{self.prefix}{name}/"))
-        store.delete_all(keys[:-1] if sealed and store.exclusive else keys)
-
-
-def _mapped(path: Path) -> memoryview | None:
-    with storage_errors("read", path):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return None
-        try:
-            size = os.fstat(descriptor).st_size
-            if not size:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
-        finally:
-            os.close(descriptor)
 
 
 def replay(home: Home, dataset: str) -> tuple[State, str]:

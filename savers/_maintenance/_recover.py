@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from savers._existing import find
 from savers._session._publishing import shapes
-from savers._session._session import leave, session_for
+from savers._session._sessions import leave, session_for
 from savers.errors import LedgerMismatchError, NotFoundError
 
 if TYPE_CHECKING:

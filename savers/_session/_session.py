@@ -9,10 +9,7 @@ tells readers the new shape.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
-import importlib
 import math
 import os
 import threading
@@ -27,7 +24,8 @@ from urllib.parse import quote
 import numpy as np
 
 from savers._ledger._file_lock import FileLock, moment
-from savers._ledger._ledger import Home, Ledger, replay
+from savers._ledger._home import Home
+from savers._ledger._ledger import Ledger, replay
 from savers._ledger._object_lock import ObjectLock
 from savers._ledger._object_stream import RecordInDoubtError
 from savers._ledger._state import ArrayLayout
@@ -56,7 +54,7 @@ if TYPE_CHECKING:
     from savers._stores._location import Location
     from savers._values._regions import Region
 
-__all__ = ["Session", "close_all_before", "leave", "session_for"]
+__all__ = ["LATER", "Session"]
 
 #: Seconds between a commit and its publication; longer where publishing takes over 5 % of it.
 PUBLISH_AFTER = 1.0
@@ -546,63 +544,3 @@ def _publish_later(reference: weakref.ref[Session]) -> None:
             session.close()
         else:
             session.publish()
-
-
-# -- one session a dataset and process -----------------------------------------------------------
-
-_sessions: dict[tuple[str, str], Session] = {}
-_registry = threading.RLock()
-
-
-def session_for(location: Location, dataset: str, fmt: Format, *, synced: bool) -> Session:
-    """Return the session of a dataset, shared by all savers of this process, for one user more.
-
-    An array that another dataset of the store keeps (a field of its results) is used through that
-    dataset.
-    """
-    alone = Session(location, dataset, fmt, synced=synced)
-    if alone.folder is not None and not alone.has_ledger():
-        owned = alone.array_of_others(dataset)
-        dataset = owned[0] if owned is not None else dataset
-    with _registry:
-        key = (location.identity, dataset)
-        session = _sessions.get(key)
-        if session is None or session.pid != os.getpid():
-            session = Session(location, dataset, fmt, synced=synced)
-            _sessions[key] = session
-        session.users += 1
-        return session
-
-
-def leave(session: Session) -> None:
-    """Count one user less; the last one closes the session."""
-    with _registry:
-        session.users -= 1
-        if session.users > 0:
-            return
-        if _sessions.get((session.location.identity, session.dataset)) is session:
-            del _sessions[session.location.identity, session.dataset]
-    if session.pid == os.getpid():
-        session.close()
-
-
-def close_all() -> None:
-    """At interpreter exit: what a saver left open is published."""
-    for session in list(_sessions.values()):
-        if session.pid == os.getpid():
-            with contextlib.suppress(*LATER):
-                session.close()
-
-
-@functools.cache
-def close_all_before(module: str) -> None:
-    """At exit, publish what is left open before a module takes back what that needs.
-
-    `atexit` calls last what was registered first, so the module is imported first.
-    """
-    importlib.import_module(module)
-    atexit.register(close_all)
-
-
-atexit.register(close_all)
-os.register_at_fork(after_in_child=_sessions.clear)

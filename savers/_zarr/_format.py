@@ -15,7 +15,7 @@ from savers._codecs._choice import chunk_codec
 from savers._codecs._zarrs import ZarrsChunks, ZarrsSettings
 from savers._format import Facts
 from savers._ledger._state import ArrayLayout
-from savers._session._session import close_all_before
+from savers._session._sessions import close_all_before
 from savers._stores._any_zarr import AnyZarr
 from savers._stores._location import require_folder
 from savers._stores._store import MappingStore, TransactionalStore

@@ -22,7 +22,7 @@ from obstore.exceptions import PermissionDeniedError
 
 from savers import StorageError, ZarrSaver
 from savers._ledger._lock import current_holder
-from savers._session import _session
+from savers._session import _sessions
 from savers._stores._bucket._store import ObjectStore
 from tests.stores import BUCKET, OwnStore
 
@@ -104,7 +104,7 @@ class InABucket:
                 patched.setattr(ObjectStore, name, _mortal(getattr(ObjectStore, name), life))
             with contextlib.suppress(StorageError):
                 yield self.saver
-        _session._sessions.clear()  # as in another process
+        _sessions._sessions.clear()  # as in another process
         lock = f"{self.key}.ledger/dataset.lock"
         dead = replace(current_holder(), started="0")
         if life.dead:

@@ -17,7 +17,7 @@ import pytest
 
 from savers import HDF5Saver, LedgerMismatchError, NetCDFSaver, StorageError, verify
 from savers._maintenance._recover import recover
-from savers._session import _session
+from savers._session import _sessions
 from savers.errors import InvalidTypeError
 
 URL = "memory://hdf5-remote/runs/out.h5"
@@ -152,11 +152,11 @@ def test_a_machine_whose_file_another_one_made_meanwhile_is_told_so(
     here.save([1.0])
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
-        mine = dict(_session._sessions)
-        _session._sessions.clear()
+        mine = dict(_sessions._sessions)
+        _sessions._sessions.clear()
         with HDF5Saver(url, storage_options=options) as there:
             there.save([2.0])
-        _session._sessions.update(mine)
+        _sessions._sessions.update(mine)
     for _ in range(2):
         with pytest.raises(LedgerMismatchError, match="replaced by another program"):
             here.flush()

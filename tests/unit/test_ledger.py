@@ -11,10 +11,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import savers._ledger._file_stream
 import savers._ledger._ledger
 from savers import Failure, JobSpec, LedgerCorruptedError, ZarrSaver
 from savers._ledger._frames import HEADER, encode_frame, read_frames
-from savers._ledger._ledger import Home, Ledger, replay
+from savers._ledger._home import Home
+from savers._ledger._ledger import Ledger, replay
 from savers._ledger._records import fold, snapshot
 from savers._ledger._state import PieceRef, State
 from savers._stores._store import MappingStore
@@ -329,14 +331,14 @@ def test_a_failed_append_is_cut_off_before_the_next(tmp_path, monkeypatch):
     ledger = Ledger(home, "x", synced=False)
     ledger.begin("id")
     ledger.append({"kind": "settings", "settings": {"a": 0}})
-    real = savers._ledger._ledger.os.write
+    real = savers._ledger._file_stream.os.write
 
     def half(descriptor, data):
         real(descriptor, bytes(data)[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(savers._ledger._ledger.os, "write", half)
+        patched.setattr(savers._ledger._file_stream.os, "write", half)
         with pytest.raises(OSError, match=r"can't append to .*x@00000001.log.*free"):
             ledger.append({"kind": "settings", "settings": {"a": 1}})
     assert ledger.state.settings == {"a": 0}

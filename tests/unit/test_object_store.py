@@ -240,13 +240,13 @@ def test_a_writer_that_was_taken_over_while_it_slept_can_not_commit(
     now = time.time()
     stale = replace(current_holder(), host="elsewhere", renewed=now - 2 * LEASE)
     obstore.put(raw, lock, json.dumps(asdict(stale)).encode())
-    from savers._session import _session
+    from savers._session import _sessions
 
-    mine = dict(_session._sessions)
-    _session._sessions.clear()  # as in another process
+    mine = dict(_sessions._sessions)
+    _sessions._sessions.clear()  # as in another process
     with ZarrSaver(url, storage_options=options) as successor:
         successor.save([2.0])
-    _session._sessions.update(mine)
+    _sessions._sessions.update(mine)
     with pytest.raises(StoreInUseError):
         sleeper.save([3.0])
     sleeper.close()

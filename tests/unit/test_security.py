@@ -23,7 +23,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from savers import InvalidInputError, JobSpec, Saver, StorageError, StoreInUseError, ZarrSaver
 from savers._ledger._frames import encode_frame, read_frames
-from savers._ledger._ledger import Home, replay
+from savers._ledger._home import Home
+from savers._ledger._ledger import replay
 from savers._maintenance._verify import verify
 from savers._stores._location import locate
 from savers.errors import InvalidTypeError, LedgerCorruptedError
@@ -449,7 +450,8 @@ def test_a_crafted_record_is_refused(tmp_path):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from savers._ledger._ledger import Home, replay
+from savers._ledger._home import Home
+from savers._ledger._ledger import replay
 from savers.errors import LedgerCorruptedError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
