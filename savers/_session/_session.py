@@ -488,16 +488,20 @@ class Session:
     # -- publishing --------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """Publish now if that was long ago, else when its time has come."""
+        """Publish now if that was long ago, else when its time has come.
+
+        A bucket takes its time for that, so there a thread does it while the caller goes on.
+        """
         if not self.format.timed or self.transactions.under_way:
             return
         wait = max(PUBLISH_AFTER, 20 * self._publish_cost)
         due = self._last_publish + wait - time.monotonic()
-        if due <= 0:
+        aside = isinstance(self.store, ObjectStore) and not self.yielding
+        if due <= 0 and not aside:
             with contextlib.suppress(*LATER):  # committed all the same; flush will tell
                 self.publish()
         elif self._timer is None:
-            self._timer = threading.Timer(due, _publish_later, [weakref.ref(self)])
+            self._timer = threading.Timer(max(0.0, due), _publish_later, [weakref.ref(self)])
             self._timer.name = "savers-publish"
             self._timer.daemon = True
             self._timer.start()

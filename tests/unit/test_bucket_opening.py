@@ -107,6 +107,7 @@ def test_a_failed_save_leaves_no_chunk_behind(url, container, server, monkeypatc
     """The same, where the process lives on: nothing says that its chunks are not the next one's."""
     saver = ZarrSaver(url, storage_options=server.options(), chunks=1, codecs=None)
     saver.save([[0.0]])
+    saver.flush()
     store = saver.session().store
     barrier, calls = store.barrier, []
 
@@ -199,6 +200,25 @@ def test_a_record_that_was_refused_is_not_in_doubt_for_long(url, container, serv
         proxy.plan.clear()
         saver.save([[2.0]])
     np.testing.assert_array_equal(group(container, server)["dataset"][:], [[0.0], [2.0]])
+
+
+def test_no_save_waits_for_a_publication(url, container, server):
+    """It takes three requests, one after the other; what is saved is in the ledger before."""
+    may_publish = threading.Event()
+    with ZarrSaver(url, storage_options=server.options(), chunks=1) as saver:
+        store = saver.session().store
+        put_all = store.put_all
+
+        def waiting(documents):
+            assert may_publish.wait(30)
+            put_all(documents)
+
+        store.put_all = waiting
+        saver.save([[1.0]])  # returns
+        assert "dataset" not in group(container, server)
+        may_publish.set()
+        saver.flush()
+        np.testing.assert_array_equal(group(container, server)["dataset"][:], [[1.0]])
 
 
 def test_what_was_looked_at_is_forgotten_where_it_changes():
