@@ -82,6 +82,7 @@ class ChunkStore:
         self.limit: float = math.inf
         self._engine = Engine()
         self._unrenamed: list[tuple[str, str]] = []
+        self._left: dict[str, ChunkId] = {}  # keys of chunks without a record
 
     def codec(self, layout: ArrayLayout) -> ChunkCodec:
         """Return the codec of an array."""
@@ -142,19 +143,22 @@ class ChunkStore:
         return Parcel(codec.shares(stored), put, stored.nbytes)
 
     def _put(self, state: State, array: ArrayState, index: Index, parts: Sequence[Bytes]) -> Put:
-        size, crc = _sums(parts)
+        layout, (size, crc) = array.layout, _sums(parts)
         key, token = self._destination(state, array, index)
         if self._staging is not None and token:
             self._staging.stage(token, *parts)
         else:
+            self._left[key] = (layout.name, layout.generation, index)
             self.store.write(key, *parts)
-        return Put((array.layout.name, array.layout.generation, index), size, crc, token, key)
+        return Put((layout.name, layout.generation, index), size, crc, token, key)
 
     def _put_file(
         self, state: State, array: ArrayState, index: Index,
         codec: FileCodec, store: LocalStore, block: NDArray[Any],
     ) -> Put:  # fmt: skip
         key, token = self._destination(state, array, index)
+        if not token:
+            self._left[key] = (array.layout.name, array.layout.generation, index)
         with codec.encoded(block, whole=_in_use(state, array, index)) as path:
             data = store.take(path, key, token)
         size, crc, token = (0, 0, "") if data is None else (len(data), crc32c(data), token)
@@ -195,12 +199,10 @@ class ChunkStore:
         return Put((layout.name, layout.generation, index), size, crc, "", key)
 
     def drop(self, puts: Sequence[Put]) -> None:
-        """Remove what was written for a record that will not come."""
+        """Remove what waits aside for a record that will not come."""
         for put in puts:
             if put.token:
                 self.drop_token(put.token)
-        with contextlib.suppress(StorageError):  # left there, nobody is sent to them
-            self.store.delete_all([put.key for put in puts if not put.token])
 
     def drop_token(self, token: str) -> None:
         """Remove one staged object."""
@@ -211,6 +213,20 @@ class ChunkStore:
     def stand(self, puts: Sequence[Put]) -> None:
         """Note that the record of these chunks stands: they may be renamed."""
         self._unrenamed += [(put.token, put.key) for put in puts if put.token]
+        for put in puts:
+            self._left.pop(put.key, None)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether chunks lie at their keys of which no record speaks, because a commit failed."""
+        return bool(self._left)
+
+    def remove_left(self, state: State) -> None:
+        """Remove such chunks; only the holder of the dataset may, and they may be true by now."""
+        arrays = {key: (state.array(*chunk[:2]), chunk[2]) for key, chunk in self._left.items()}
+        known = {key for key, (array, index) in arrays.items() if array and index in array.chunks}
+        self.store.delete_all([key for key in arrays if key not in known])
+        self._left.clear()
 
     def rename_staged(self) -> None:
         """Move staged chunks to their keys.
@@ -294,6 +310,7 @@ class ChunkStore:
                 codec.close()
         self._codecs.clear()
         self._unrenamed.clear()
+        self._left.clear()
         self.store.close()
 
 

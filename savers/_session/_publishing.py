@@ -95,10 +95,20 @@ class Publisher:
         entries = self._entries(puts)
         if entries:
             self._record(entries, puts)
+        self.remove_left()
         patiently(self._publish_documents)
         store.barrier()
         self._remove_gone()
         self._remove_stale()
+
+    def remove_left(self) -> None:
+        """Before readers are sent there: chunks of commits that failed are no results.
+
+        A record that says nothing shows that nobody took over, who may own these keys by now.
+        """
+        if self.session.chunks.has_left:
+            self.session.ledger.append({"kind": "settings", "settings": {}})
+            self.session.chunks.remove_left(self.state)
 
     def _publish_documents(self) -> None:
         attrs = self.state.settings.get("attrs", {})

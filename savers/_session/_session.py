@@ -518,7 +518,10 @@ class Session:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            if self._ledger is None or not self._dirty:
+            if self._ledger is None:
+                return
+            if not self._dirty:
+                self._remove_left()
                 return
             begin = time.monotonic()
             if self._created:
@@ -528,6 +531,13 @@ class Session:
             self._dirty = False
             self._last_publish = time.monotonic()
             self._publish_cost = self._last_publish - begin
+
+    def _remove_left(self) -> None:
+        """Where no commit came after the one that failed; who lost the dataset leaves it."""
+        if self.chunks.has_left:
+            with contextlib.suppress(*LATER):
+                self._make_ready()
+                Publisher(self).remove_left()
 
     def mark_changed(self) -> None:
         """Have the next publication show what was appended beside commits."""

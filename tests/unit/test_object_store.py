@@ -233,8 +233,9 @@ def test_a_writer_that_was_taken_over_while_it_slept_can_not_commit(
     url, container, server, options
 ):
     """Its lock is replaced as if its lease had run out on another host, then it wakes up."""
-    sleeper = ZarrSaver(url, storage_options=options)
+    sleeper = ZarrSaver(url, storage_options=options, chunks=1)
     sleeper.save([1.0])
+    sleeper.flush()
     lock = "out.zarr.ledger/dataset.lock"
     raw = server.store(container)
     now = time.time()
@@ -244,7 +245,7 @@ def test_a_writer_that_was_taken_over_while_it_slept_can_not_commit(
 
     mine = dict(_sessions._sessions)
     _sessions._sessions.clear()  # as in another process
-    with ZarrSaver(url, storage_options=options) as successor:
+    with ZarrSaver(url, storage_options=options, chunks=1) as successor:
         successor.save([2.0])
     _sessions._sessions.update(mine)
     with pytest.raises(StoreInUseError):
