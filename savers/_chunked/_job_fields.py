@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from savers._chunked._saver import ChunkedSaver
     from savers._ledger._state import ArrayLayout, ArrayState, Job, State
     from savers._session._session import Session
+    from savers._values._coordinates import Labels
 
 __all__ = ["JobFields", "item_shape"]
 
@@ -49,6 +50,7 @@ class JobFields:
         self.expected = job.fields
         self.bases = job.bases
         self.dims: tuple[str, ...] = job.label_dims
+        self.labels: Mapping[str, Labels] = saver.labels
         self.arrays: dict[str, ArrayState] = {}
         self.plan: SavePlan | None = None
         self._kinds: dict[str, tuple[Index, np.dtype[Any] | None]] = {}
@@ -77,7 +79,7 @@ class JobFields:
                 message = f"expected labels for {', '.join(self.dims)}, got none"
                 raise InvalidInputError(message)
             return ()
-        found = find(self.saver.labels, labels)
+        found = find(self.labels, labels)
         if self.dims and set(found) != set(self.dims):
             message = f"expected labels for {', '.join(self.dims)}, got {', '.join(found)}"
             raise InvalidInputError(message)
@@ -105,9 +107,7 @@ class JobFields:
         if self.expected is not None:
             self._require_fields(values.keys(), self.expected)
         dims = tuple(labels or ())
-        leaf = self.saver.dataset_name.rpartition("/")[2]
-        planner = self.saver.planner(self.session, self.options, "" if dims else f"{leaf}_item")
-        plan = SavePlan(self.saver, self.session, state, planner)
+        plan = self._new_plan(state, dims)
         arrays = {name: self._array(plan, name, value, dims) for name, value in values.items()}
         kinds = {n: (item_shape(array), _as_it_is(array)) for n, array in arrays.items()}
         decided = (self.plan, self.arrays, self.dims, self._kinds)
@@ -118,6 +118,11 @@ class JobFields:
         except BaseException:
             self.plan, self.arrays, self.dims, self._kinds = decided
             raise
+
+    def _new_plan(self, state: State, dims: tuple[str, ...]) -> SavePlan:
+        leaf = self.saver.dataset_name.rpartition("/")[2]
+        planner = self.saver.planner(self.session, self.options, "" if dims else f"{leaf}_item")
+        return SavePlan(self.saver, self.session, state, planner)
 
     def _array(
         self, plan: SavePlan, name: str, value: NDArray[Any], dims: tuple[str, ...]

@@ -36,6 +36,7 @@ class ChunkedJobs(JobLedger):
 
     def __init__(self, saver: ChunkedSaver, options: Mapping[str, Any]) -> None:
         self.saver = saver
+        self.closed = False
         self.options = options
         self.session = saver.session()
         with self.session.mutex:
@@ -46,7 +47,6 @@ class ChunkedJobs(JobLedger):
             with self.session.looking([saver.dataset_name], before=False):
                 self.session.open()
             self.session.job_active = True
-        self._closed = False
 
     @property
     def fresh(self) -> bool:
@@ -68,7 +68,14 @@ class ChunkedJobs(JobLedger):
         with self.session.mutex:
             number = max(self._state.jobs, default=0) + 1
             self.session.append(job_record(JobState(number, spec, seed)))
-        return ChunkedJob(self, number)
+        return self._writer(number)
+
+    def _writer(self, job_id: int) -> JobWriter:
+        return ChunkedJob(self, job_id)
+
+    def fields_of(self, job: Job) -> JobFields:
+        """Return what knows the arrays of a job."""
+        return JobFields(self.saver, self.session, self.options, job)
 
     def _require_places(self, spec: JobSpec) -> None:
         if spec.identity == "labels" and not (self.saver.settings.dims and self.saver.labels):
@@ -85,7 +92,7 @@ class ChunkedJobs(JobLedger):
                 'resume="new" or resume="restart"'
             )
             raise LedgerMismatchError(message) from error
-        return ChunkedJob(self, job_id)
+        return self._writer(job_id)
 
     def _check_layout(self, names: Sequence[str], *, settings: bool) -> None:
         """Labels mean what they meant before, and so do the settings of a job that goes on."""
@@ -117,9 +124,9 @@ class ChunkedJobs(JobLedger):
             Discard(self.session, self._state, self._state.jobs[job_id]).commit()
 
     def close(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         with self.session.mutex:
             self.session.job_active = False
         self.saver.flush()
@@ -136,7 +143,7 @@ class ChunkedJob(JobWriter):
         self._staged: dict[int, tuple[int, dict[str, NDArray[Any]], Index]] = {}
         self._failed: dict[int, Failure] = {}
         self._last: State | None = None
-        self.fields = JobFields(jobs.saver, jobs.session, jobs.options, self._job)
+        self.fields = jobs.fields_of(self._job)
 
     @property
     def _state(self) -> State:

@@ -419,6 +419,10 @@ class ChunkedSaver(Saver):
         for name in names:
             self._added[check_array_name(str(name))] = (axes, kwargs)
 
+    def added(self, name: str) -> tuple[Axes, dict[str, Any]] | None:
+        """Return what `add_array` was told of an array that is not there yet."""
+        return self._added.get(name)
+
     def chunks_of(self, dims: Sequence[str], shape: Sequence[int]) -> dict[str, Any]:
         """Return `chunks` and `shards` that follow from the dimensions of a labelled array."""
         return {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
+from savers._chunked._planning import check_options
 from savers._jobs import ItemStatus
 from savers._labelled._background import Background, end
 from savers._labelled._handles import WriteHandle
@@ -19,7 +20,7 @@ from savers._labelled._writes import ArrayWrite
 from savers._values._placement import Axes, named_values
 from savers._values._staging import stage
 from savers._zarr._saver import ZarrSaver
-from savers.errors import ClosedError, InvalidInputError
+from savers.errors import ClosedError, InvalidInputError, StoreInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from savers._chunked._labelled_plan import LabelledPlan
     from savers._jobs import JobLedger
     from savers._labelled._handles import Submission
+    from savers._labelled._jobs import LabelledJobs
     from savers._ledger._state import ArrayLayout, ArrayState
 
 __all__ = ["AsyncZarrSaver"]
@@ -144,6 +146,7 @@ class AsyncZarrSaver(ZarrSaver):
         self._order = threading.RLock()  # a signal handler may close within a write
         self._engine: Background | None = None
         self._peak = 0
+        self._jobs: LabelledJobs | None = None
 
     def __repr__(self) -> str:
         return f"AsyncZarrSaver({self.where!r}, {list(self.labels)})"
@@ -168,9 +171,24 @@ class AsyncZarrSaver(ZarrSaver):
         raise InvalidInputError(message)
 
     def open_jobs(self, **save_kwargs: Any) -> JobLedger:
-        """Raise: jobs are saved by the other savers, by label too (`coords`)."""
-        message = f"{self!r} takes no jobs: give ZarrSaver(..., dims=, coords=) to the task manager"
-        raise InvalidInputError(message)
+        """Open the jobs whose results go to their labels, once all earlier writes are durable.
+
+        Raises
+        ------
+        ExceptionGroup
+            As for `flush`.
+        StoreInUseError
+            Another job is at work on this store.
+        """
+        from savers._labelled._jobs import LabelledJobs
+
+        check_options(save_kwargs, type(self).__name__, self.make_format().keywords)
+        with self._order:
+            engine = self._running()
+            self._raise(engine.queue.flush(self.async_timeout))
+            self._retire(engine)  # a job writes past what the queue keeps in memory
+            self._jobs = LabelledJobs(self, self._running().store, save_kwargs)
+        return self._jobs
 
     def write(  # type: ignore[override]
         self,
@@ -255,6 +273,7 @@ class AsyncZarrSaver(ZarrSaver):
         self, x: Any, coords: Mapping[str, Any], array_name: str | Sequence[str], *, copy: bool
     ) -> Submission:
         axes, values = Axes.of(coords), named_values(x, array_name)
+        self._refuse_beside_job()
         engine = self._running()
         staged = {name: stage(value, copy=False, name=name) for name, value in values.items()}
         try:
@@ -263,6 +282,13 @@ class AsyncZarrSaver(ZarrSaver):
             for one in staged.values():
                 one.release()
             raise
+
+    def _refuse_beside_job(self) -> None:
+        if self._jobs is not None and not self._jobs.closed:
+            message = (
+                f"{self!r} is in use by a job: write before or after it, or with a saver of its own"
+            )
+            raise StoreInUseError(message)
 
     def _writes(
         self, engine: Background, axes: Axes, values: Mapping[str, Any], staged: Mapping[str, Any]
@@ -462,13 +488,16 @@ class AsyncZarrSaver(ZarrSaver):
                 error.add_note("a later attempt saved it")
         try:
             if not engine.queue.unsaved():
-                engine.close()
-                self._end.detach()
-                self._peak, self._engine = engine.queue.peak, None
+                self._retire(engine)
                 super().close()
         finally:
             engine.queue.stop()
             self._raise(errors)
+
+    def _retire(self, engine: Background) -> None:
+        engine.close()
+        self._end.detach()
+        self._peak, self._engine = engine.queue.peak, None
 
     async def __aenter__(self) -> Self:
         return self

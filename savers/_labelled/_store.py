@@ -29,7 +29,7 @@ from savers._session._transactions import described
 from savers._stores._bucket._store import ObjectStore
 from savers._stores._store import ChangedError, LocalStore
 from savers._values._regions import box
-from savers.errors import InvalidInputError
+from savers.errors import InvalidInputError, StoreInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LabelledStore"]
 
+#: Seconds to wait for the dataset where there is a way without it; a job may hold it for hours.
+SHORT_PATIENCE = 2.0
 #: How the names of objects begin that writers have aside.
 ASIDE = "writer-"
 
@@ -101,22 +103,51 @@ class LabelledStore(Sink):
         StoreInUseError
             Another process kept the lock for too long.
         """
-        patiently(lambda: self._update(names, make))
+        try:
+            patiently(lambda: self._update(names, make, wait=SHORT_PATIENCE))
+        except StoreInUseError:
+            if not self._see_without(names, make):
+                patiently(lambda: self._update(names, make))
 
-    def _update(self, names: Sequence[str], make: Callable[[LabelledPlan], None]) -> None:
+    def _see_without(self, names: Sequence[str], make: Callable[[LabelledPlan], None]) -> bool:
+        """Return whether all that is asked for is there: then nobody needs the dataset."""
+        with self._lock, self.session.mutex:
+            state = self.session.peek()
+            root, plan = self.saver.root_attributes(names), self._plan(state)
+            if not root.items() <= state.settings.get("attrs", {}).items() or plan.grow():
+                return False
+            try:
+                make(plan)
+            finally:
+                plan.plan.undo()
+            if plan.plan.new:
+                return False
+            self._see(state)
+            return True
+
+    def _update(
+        self,
+        names: Sequence[str],
+        make: Callable[[LabelledPlan], None],
+        wait: float | None = None,
+    ) -> None:
         session = self.session
         with self._lock, session.looking({*names, *self.saver.labels}, before=False):
             with session.mutex:
                 session.attrs = {**session.attrs, **self.saver.root_attributes(names)}
-                session.open(yielding=True)
+                session.open(yielding=True, wait=wait)
                 try:
-                    self._change(lambda plan: plan.grow())
+                    self.grow()
                     self._change(make)
                     self._see(session.peek())
                 except BaseException:
-                    session.close()
+                    session.done()
                     raise
-            session.close()
+            session.done()
+
+    def grow(self) -> None:
+        """Give the store the labels that it does not have yet; the session is open."""
+        self._change(lambda plan: plan.grow())
 
     def _plan(self, state: State) -> LabelledPlan:
         return LabelledPlan(self.saver, self.session, state, self.saver.labels, {})
@@ -312,34 +343,40 @@ class LabelledStore(Sink):
     def close(self) -> None:
         """Hand this writer's records, and those of dead ones, over to the dataset.
 
+        Where a job holds the dataset they stay where they are, and count.
+
         Raises
         ------
-        StorageError, StoreInUseError
+        StorageError
             It could not be; the records stay where they are, and count.
         """
         writer, self._writer = self._writer, None
         if self._claims is not None:
             self._claims.close()
             self._claims = None
+        names: list[str] | None = None
         try:
             self._sweep()
             self.apart.look()
-            names = self.replica.dead()
-            if writer is not None and writer.count:
-                names = [*(name for name in names if name != writer.name), writer.name]
-            if names:
-                patiently(lambda: self._take_over(names))
-        except BaseException:
-            if writer is not None:
-                writer.close()
-            raise
-        else:
-            if writer is not None:
-                writer.close(remove=True)
-            self.replica.remove([name for name in names if writer is None or name != writer.name])
+            names = self._hand_over(writer)
         finally:
+            if writer is not None:
+                writer.close(remove=names is not None)
             for chunks in (self.chunks, self._readable):
                 chunks.close()
+        self.replica.remove([name for name in names or () if writer is None or name != writer.name])
+
+    def _hand_over(self, writer: WriterStream | None) -> list[str] | None:
+        """Return the streams that were taken over, None where a job holds the dataset."""
+        names = self.replica.dead()
+        if writer is not None and writer.count:
+            names = [*(name for name in names if name != writer.name), writer.name]
+        try:
+            if names:
+                patiently(lambda: self._take_over(names))
+        except StoreInUseError:
+            return None
+        return names
 
     def _sweep(self) -> None:
         """Remove what dead writers left aside."""
@@ -354,7 +391,7 @@ class LabelledStore(Sink):
     def _take_over(self, names: Sequence[str]) -> None:
         session = self.session
         with session.mutex, session.looking(self.layouts, before=False):
-            session.open(yielding=True)
+            session.open(yielding=True, wait=SHORT_PATIENCE)
             taken = set(session.peek().settings.get("taken_over", ()))
             records = self.replica.records([name for name in names if name not in taken])
             there = set(self.replica.writers.streams(session.dataset))
@@ -365,7 +402,7 @@ class LabelledStore(Sink):
                 if session.transactions.store is not None:  # elsewhere, once the record stands
                     for name in names:
                         writers_of(session.home()).remove(name)
-        session.close()
+        session.done()
 
 
 def _entry(name: str) -> dict[str, Any]:

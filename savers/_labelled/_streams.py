@@ -156,6 +156,21 @@ class Replica:
                     return self._state
                 self._state = None
 
+    def follow(self, state: State) -> None:
+        """Add to the state of who holds the dataset what writers recorded since the last time.
+
+        Raises
+        ------
+        LedgerCorruptedError
+            A record is damaged.
+        """
+        with self._reading:
+            if self._state is not state:
+                self._state, self._read = state, {}
+            staged = state.staged  # of the dataset's own last record
+            self._read_writers(state)
+            state.staged = staged
+
     def _main_stamp(self) -> tuple[str, int]:
         names = self.home.streams(self.dataset)
         return (names[-1], self.home.extent(names[-1])) if names else ("", 0)

@@ -316,7 +316,8 @@ class ChunkStore:
 
 def _in_use(state: State, array: ArrayState, index: Index) -> bool:
     """Return whether the object at a chunk's key holds committed values or may be looked at."""
-    return index in array.chunks or visible(array, index, state)
+    shared = array.layout.meta.get("writers")  # another writer may have put it
+    return bool(shared) or index in array.chunks or visible(array, index, state)
 
 
 def visible(array: ArrayState, index: Index, state: State) -> bool:

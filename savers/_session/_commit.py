@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -170,9 +171,17 @@ class CommitPlan:
             entry = entries[chunk[0]]
             if chunk in stored:
                 entry.setdefault("chunks", []).append(stored[chunk].entry())
+                self._note_moment(entry, chunk)
             else:
                 entry.setdefault("pieces", []).extend(self._ride(chunk[2], parts))
         return list(entries.values())
+
+    def _note_moment(self, entry: dict[str, Any], chunk: ChunkId) -> None:
+        """Of chunks that other writers put, too, the latest counts: this one is."""
+        array = self.arrays[chunk[:2]]
+        if array.layout.meta.get("writers"):
+            now = time.time_ns() // 1000
+            entry.setdefault("at", []).append(max(now, array.put_at.get(chunk[2], 0) + 1))
 
     def _ride(self, index: Index, parts: Sequence[tuple[Piece, NDArray[Any]]]) -> list[list[Any]]:
         entries = []

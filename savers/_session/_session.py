@@ -171,7 +171,7 @@ class Session:
                     return dataset, array
         return None
 
-    def open(self, *, yielding: bool = False) -> State:
+    def open(self, *, yielding: bool = False, wait: float | None = None) -> State:
         """Take the dataset, and finish what a crash left; return the state.
 
         Parameters
@@ -179,6 +179,8 @@ class Session:
         yielding : bool
             True for updates: they wait for each other, and let go when another process wants the
             dataset or when they have been idle for a while (`let_others_in`).
+        wait : float, optional
+            Seconds to wait for another process, in place of the usual ones.
 
         Raises
         ------
@@ -190,7 +192,8 @@ class Session:
         self.yielding = yielding and (self.yielding or self._ledger is None)
         if self._ledger is None:
             if self._lock is not None:
-                self._lock.acquire(wait=UPDATE_PATIENCE if yielding else PATIENCE)
+                usual = UPDATE_PATIENCE if yielding else PATIENCE
+                self._lock.acquire(wait=usual if wait is None else wait)
             else:
                 self._warn_of_others()
             try:
@@ -300,6 +303,11 @@ class Session:
                 self._let_go()
         if timer is not None and timer is not threading.current_thread():
             timer.join()  # outside the mutex, for which it may be waiting
+
+    def done(self) -> None:
+        """Let others in after a change, unless a job goes on."""
+        if not self.job_active:
+            self.close()
 
     def _let_go(self) -> None:
         ledger, self._ledger = self._ledger, None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from xarray import Dataset
 
-    from taskmanager.demo._driver import Ended
+    from taskmanager.demo._driver import Ended, Job
 
 __all__ = ["Check", "check_fields", "check_runs", "committed"]
 
@@ -33,12 +33,12 @@ class Check:
     passed: bool
 
 
-def committed(path: str, count: int) -> int:
+def committed(job: Job) -> int:
     """Return how many items the ledger of a store holds as done, after the death of its driver."""
-    with saver(path, count) as target:
+    with saver(job.path, job.count, job.saver) as target:
         ledger = target.open_jobs()
         try:
-            return sum(int(np.sum(job.status == ItemStatus.DONE)) for job in ledger.states)
+            return sum(int(np.sum(one.status == ItemStatus.DONE)) for one in ledger.states)
         finally:
             ledger.close()
 

@@ -31,19 +31,22 @@ class Job:
     Parameters
     ----------
     path : str
-        The store; its suffix tells the format.
+        The store.
     count : int
         Number of forecasts.
     executor : str
         ``"processes"``, ``"threads"`` or ``"serial"``.
     workers : int
         Number of workers, 0 for the manager's own choice.
+    saver : str
+        ``"zarr"``, ``"async-zarr"``, ``"hdf5"`` or ``"netcdf"``.
     """
 
     path: str
     count: int
     executor: str = "processes"
     workers: int = 0
+    saver: str = "zarr"
 
     @property
     def save_interval(self) -> int:
@@ -81,7 +84,7 @@ def run(job: Job) -> dict[str, int]:
     manager = TaskManager(
         ForecastTask, executor=job.executor, max_workers=job.workers or None, progress=_tell
     )
-    with manager, saver(job.path, job.count) as target:
+    with manager, saver(job.path, job.count, job.saver) as target:
         done = manager.submit_tasks(
             items(job.count),
             saver=target,
@@ -132,10 +135,10 @@ def _tell(report: ProgressReport) -> None:
     print(json.dumps({"saved": report.saved}), flush=True)
 
 
-def main(path: str, count: str, executor: str, workers: str) -> int:
+def main(path: str, count: str, executor: str, workers: str, kind: str) -> int:
     """Run as the driver's process, and return its exit status."""
     try:
-        counts = run(Job(path, int(count), executor, int(workers)))
+        counts = run(Job(path, int(count), executor, int(workers), kind))
     except KeyboardInterrupt:
         return 130
     print(json.dumps({"counts": counts}), flush=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from savers import HDF5Saver, NetCDFSaver, ZarrSaver
+from savers import AsyncZarrSaver, HDF5Saver, NetCDFSaver, ZarrSaver
 from taskmanager._task import Task
 from taskmanager.demo._model import BarotropicModel
 from taskmanager.demo._states import analysis, perturbation
@@ -38,8 +37,9 @@ DIMS = {
     **dict.fromkeys(FIELDS[:3], ("time", "member", "lead_time", "lat", "lon")),
     "vorticity_mean": ("time", "member", "lat", "lon"),  # as many as CDO reads
 }
+AnySaver = AsyncZarrSaver | ZarrSaver | HDF5Saver | NetCDFSaver
 SAVERS: dict[str, type[ZarrSaver | HDF5Saver | NetCDFSaver]]
-SAVERS = {".zarr": ZarrSaver, ".h5": HDF5Saver, ".nc": NetCDFSaver}
+SAVERS = {"zarr": ZarrSaver, "hdf5": HDF5Saver, "netcdf": NetCDFSaver}
 
 _FIRST = np.datetime64("2025-01-15T00", "h")
 _APART = np.timedelta64(91, "D")  # one initial time a season
@@ -89,7 +89,7 @@ def labels(item: Item) -> dict[str, object]:
     return {"time": item[0], "member": item[1]}
 
 
-def saver(path: str, count: int) -> ZarrSaver | HDF5Saver | NetCDFSaver:
+def saver(path: str, count: int, kind: str) -> AnySaver:
     """Return the saver of the first `count` forecasts: four fields with CF coordinates."""
     transform = SphericalTransform()
     coords = {
@@ -99,8 +99,13 @@ def saver(path: str, count: int) -> ZarrSaver | HDF5Saver | NetCDFSaver:
         "lat": transform.lat,
         "lon": transform.lon,
     }
-    kind = SAVERS[PurePosixPath(path).suffix]
-    return kind(path, dims=DIMS, coords=coords, attrs=ATTRS, dtype="float32")
+    if kind != "async-zarr":
+        return SAVERS[kind](path, dims=DIMS, coords=coords, attrs=ATTRS, dtype="float32")
+    parallel = {dim: coords[dim] for dim in ("time", "member")}
+    target = AsyncZarrSaver(path, parallel, zarr_codecs="balanced", attrs=ATTRS)
+    for name, dims in DIMS.items():
+        target.add_array({dim: coords[dim] for dim in dims}, name)
+    return target
 
 
 ATTRS: dict[str, object] = {

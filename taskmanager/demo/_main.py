@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "tell"]
 
-_STORES = {"zarr": "forecast.zarr", "hdf5": "forecast.h5", "netcdf": "forecast.nc"}
+_STORES = {
+    "zarr": "forecast.zarr",
+    "async-zarr": "forecast.zarr",
+    "hdf5": "forecast.h5",
+    "netcdf": "forecast.nc",
+}
+_ZARR = ("zarr", "async-zarr")
 _PICTURE = "forecast.png"
 _FOLDER = "demo-out"
 
@@ -64,7 +70,7 @@ def tell(options: argparse.Namespace) -> int:
         return 2
     folder = Path(_FOLDER if _is_url(options.out) else options.out)
     _clear(folder)
-    job = Job(_store(options), options.items, options.executor, options.workers)
+    job = Job(_store(options), options.items, options.executor, options.workers, options.saver)
     passed = all(_shown(check) for check in _chapters(job, crash_at, folder))
     verdict = "every check passed" if passed else "A CHECK FAILED"
     print(f"\nDone in {time.monotonic() - start:.0f} s: {verdict}.")
@@ -84,7 +90,7 @@ def _complaint(options: argparse.Namespace, crash_at: int) -> str:
     """Return why the demo can't start, if it can't."""
     if not 0 <= crash_at < options.items:
         return f"--crash-at: expected 0 to {options.items - 1} (of --items), got {crash_at}"
-    needed = ["xarray", "matplotlib", *(["h5netcdf"] if options.saver != "zarr" else [])]
+    needed = ["xarray", "matplotlib", *(["h5netcdf"] if options.saver not in _ZARR else [])]
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         return f"needs {' and '.join(missing)}: pip install 'tasksavers[demo,netcdf]'"
@@ -102,8 +108,8 @@ def _of_folder(out: Path) -> str:
 
 def _complaint_of_bucket(options: argparse.Namespace) -> str:
     """Nothing is removed from a bucket: another prefix costs nothing."""
-    if options.saver != "zarr":
-        return "--out: a bucket takes --saver zarr here"
+    if options.saver not in _ZARR:
+        return "--out: a bucket takes --saver zarr or async-zarr here"
     try:
         verify(_store(options))
     except NotFoundError:
@@ -158,7 +164,7 @@ def _undisturbed(job: Job) -> Iterator[Check]:
 def _crash_and_resume(job: Job, crash_at: int) -> Iterator[Check]:
     ended = drive(job, kill_at=crash_at)
     yield _killed(ended, crash_at)
-    found = committed(job.path, job.count)
+    found = committed(job)
     print(f"   The driver is dead; the ledger holds {found} of {job.count} forecasts as done.")
     print("\n2  The same call once more", flush=True)
     ended = drive(job)

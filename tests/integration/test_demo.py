@@ -127,6 +127,20 @@ def test_xarray_decodes_times_lead_times_and_weather(told):
         assert spread[-1] > 1.2 * spread[0]
 
 
+def test_the_same_story_with_the_saver_of_labels(told, tmp_path):
+    ended = demo(tmp_path, "--saver", "async-zarr", "--workers", "2")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    assert "killed with SIGKILL" in ended.stdout
+    assert "every checksum is that of the ledger" in ended.stdout
+    with (
+        xr.open_zarr(told[0] / "forecast.zarr") as expected,
+        xr.open_zarr(tmp_path / "forecast.zarr") as found,
+    ):
+        store = {"tasksavers_store": expected.attrs["tasksavers_store"]}  # each has its own
+        xr.testing.assert_identical(found.assign_attrs(store).load(), expected.load())
+
+
 def test_picture_is_a_map_in_colours(told):
     image = imread(told[0] / "forecast.png")
     assert image.shape[0] > 800

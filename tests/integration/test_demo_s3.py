@@ -18,10 +18,11 @@ ITEMS = 8
 
 
 @pytest.mark.may_leak("files", reason="obstore and s3fs keep connections open")
-def test_the_demo_in_a_bucket(s3_server, bucket, tmp_path):
+@pytest.mark.parametrize("saver", ["zarr", "async-zarr"])
+def test_the_demo_in_a_bucket(s3_server, bucket, tmp_path, saver):
     url = f"s3://{bucket}/demo"
     command = [sys.executable, "-m", "taskmanager", "demo", "--out", url, "--items", str(ITEMS),
-               "--executor", "serial"]  # fmt: skip
+               "--executor", "serial", "--saver", saver]  # fmt: skip
     environment = {**os.environ, **s3_server.environment(), "PYTHONPATH": str(ROOT)}
     told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True,
                           timeout=110, check=False)  # fmt: skip
