@@ -355,6 +355,10 @@ class WriteQueue:
                     self._outcomes.fail(one, error, None)
                 self._change.notify_all()
             return
+        except BaseException:  # interrupted: the next one records it
+            with self._lock:
+                self._ready[:0] = ready
+            raise
         with self._lock:
             del self._chunks[: len(chunks)]
             self._let_go()

@@ -92,6 +92,15 @@ class Home:
             return True
         return seal_stream(self._store(), self.prefix + name, self._loaded[name])
 
+    @property
+    def seals(self) -> bool:
+        """True where a writer can be kept from appending."""
+        return self.folder is None and self._store().exclusive
+
+    def seal_unborn(self, name: str) -> bool:
+        """Keep anybody from beginning a stream; False where somebody did."""
+        return seal_stream(self._store(), self.prefix + name, 0)
+
     def set_aside(self, name: str) -> str:
         """Take a stream out of use without losing it; return where it went."""
         if self.folder is not None:

@@ -121,7 +121,13 @@ class Ledger:
     @property
     def existed(self) -> bool:
         """True when there was a ledger before this one was opened."""
-        return bool(self._old)
+        return bool(self._old) and (self.home.folder is not None or bool(self.state.store_id))
+
+    @property
+    def in_doubt(self) -> bool:
+        """True while a record may stand although its writer was told that it failed."""
+        doubtful = isinstance(self._stream, ObjectStream) and self._stream.in_doubt
+        return self._unsure is not None or self._behind or doubtful
 
     def is_current(self) -> bool:
         """Return whether the store has what this writer put there last, and nothing newer."""
@@ -143,17 +149,33 @@ class Ledger:
         A new ledger comes into being with its first record.
         """
         while self._old and not self.home.seal(self._old):  # the last writer is still at it
-            self.state, self._names, self._read_old = _replay(self.home, self.dataset)
-            self._old = self._names[-1] if self._names else ""
+            self._replay()
         self.state.store_id = store_id or self.state.store_id or uuid.uuid4().hex
         self._begun = True
         if self._old:
             self._compact()
 
+    def fence(self) -> None:
+        """Keep a writer that was taken over before its first record from beginning the ledger."""
+        if self.existed or not self.home.seals:
+            return
+        name = self._next_name()
+        if self.home.seal_unborn(name):
+            self._old, self._names = name, [*self._names, name]
+        else:  # it has begun it
+            self._replay()
+
+    def _replay(self) -> None:
+        self.state, self._names, self._read_old = _replay(self.home, self.dataset)
+        self._old = self._names[-1] if self._names else ""
+
+    def _next_name(self) -> str:
+        epoch = int(self._old.rpartition("@")[2] or "0") + 1 if self._old else 1
+        return f"{stream_prefix(self.dataset)}{epoch:08d}"
+
     def _compact(self, first: bytes = b"") -> int:
         """Go on in a new stream; return where its `first` frame after the snapshot begins."""
-        epoch = int(self._old.rpartition("@")[2] or "0") + 1 if self._old else 1
-        name = f"{stream_prefix(self.dataset)}{epoch:08d}"
+        name = self._next_name()
         header = {"kind": "header", "format": FORMAT, "store": self.state.store_id,
                   "dataset": self.dataset}  # fmt: skip
         records = [(header, []), *snapshot(self.state, self.read)]

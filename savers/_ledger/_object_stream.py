@@ -59,6 +59,11 @@ class ObjectStream:
         self._doubtful = b""  # the record that may stand or not
 
     @property
+    def in_doubt(self) -> bool:
+        """True while a record may stand or not."""
+        return bool(self._doubtful)
+
+    @property
     def full(self) -> bool:
         """True when so many objects are better put together."""
         return len(self._begins) >= MOST_OBJECTS

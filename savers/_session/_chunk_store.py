@@ -284,7 +284,7 @@ class ChunkStore:
         """
         layout, dtype = array.layout, array.layout.values_dtype
         block = np.full(layout.chunks, self.format.fill_value(layout), dtype)
-        if index in array.chunks or array.adopted:
+        if index in array.chunks or (array.adopted and not self._is_left(layout, index)):
             data = self.format.read_chunk(self.store, layout, index)
             if data is not None:
                 self._check(array, index, data)
@@ -293,6 +293,9 @@ class ChunkStore:
             inside = tuple(slice(a, a + n) for a, n in zip(piece.start, piece.shape, strict=True))
             block[inside] = unpack(read(piece), dtype, piece.shape)
         return block
+
+    def _is_left(self, layout: ArrayLayout, index: Index) -> bool:
+        return self.has_left and self.format.chunk_key(layout, index) in self._left
 
     def _check(self, array: ArrayState, index: Index, data: bytes) -> None:
         stored = array.chunks.get(index)

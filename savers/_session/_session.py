@@ -138,9 +138,9 @@ class Session:
             yield
             return
         self._looked = self.format.documents(names)
-        if before:
-            side_by_side(self.location.look(self._looked, self.dataset))
         try:
+            if before:
+                side_by_side(self.location.look(self._looked, self.dataset))
             yield
         finally:
             self._looked = None
@@ -229,6 +229,8 @@ class Session:
 
     def _open_ledger(self) -> None:
         ledger = Ledger(self.home(), self.dataset, synced=self.synced)
+        if self._lock is not None and self._lock.took_over:
+            ledger.fence()
         if ledger.existed and not self._same_store(ledger):
             ledger = Ledger(self.home(), self.dataset, synced=self.synced)
         self._ledger, self._created = ledger, ledger.existed
@@ -300,6 +302,7 @@ class Session:
                 if self._ledger is not None:
                     self._ledger.tidy()
             finally:
+                self._settle_last()
                 self._let_go()
         if timer is not None and timer is not threading.current_thread():
             timer.join()  # outside the mutex, for which it may be waiting
@@ -308,6 +311,12 @@ class Session:
         """Let others in after a change, unless a job goes on."""
         if not self.job_active:
             self.close()
+
+    def _settle_last(self) -> None:
+        """A record that arrives later than the next opening would speak of chunks that are gone."""
+        if self._ledger is not None and self._ledger.in_doubt:
+            with contextlib.suppress(*LATER):
+                self._ledger.settle()
 
     def _let_go(self) -> None:
         ledger, self._ledger = self._ledger, None

@@ -233,6 +233,21 @@ def test_what_was_looked_at_is_forgotten_where_it_changes():
     assert look.listed("b/") == ["b/1", "b/c/2"]
 
 
+def test_two_threads_may_find_at_once_that_what_was_looked_at_changed():
+    look = Look()
+    look.listings = {"a/": ["a/x"], "a/b/": []}
+
+    class Path(str):
+        __slots__ = ()
+
+        def startswith(self, *args):
+            look.listings.pop("a/", None)  # as the other thread does at this moment
+            return super().startswith(*args)
+
+    look.changed([Path("a/b/x")])
+    assert look.listings == {}
+
+
 def test_uploads_end_all_before_the_first_failure_is_raised():
     done = []
 

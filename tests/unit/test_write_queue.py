@@ -62,3 +62,32 @@ def test_memory_of_a_write_that_failed_is_not_used_again_while_a_chunk_of_it_is_
     queue.flush(30)
     queue.stop()
     assert seen == [False]
+
+
+class Interrupted(Refusing):
+    """Takes all chunks; the first record is cut short by Ctrl-C."""
+
+    def __init__(self):
+        self.recorded, self.gate = [], threading.Event()
+
+    def put(self, layout, index, block):
+        return [list(index), 1, 1, ""]
+
+    def record(self, chunks, writes):
+        if not self.gate.is_set():
+            self.gate.set()
+            raise KeyboardInterrupt
+        self.recorded += writes
+
+
+def test_what_was_being_recorded_when_somebody_interrupted_is_recorded_by_the_next_flush():
+    sink = Interrupted()
+    queue = WriteQueue(sink, 1, 1 << 20, keeps=False)
+    one = Submission({}, {}, {"t2m": lambda: "lead_time=0"}, 0, lambda: None)
+    queue.make_room(0, [], wait=True, deadline=math.inf)
+    with pytest.raises(KeyboardInterrupt):
+        queue.submit(one, [], [], now=True)
+    assert queue.flush(5) == []
+    queue.stop()
+    assert sink.recorded == [one]
+    assert one.future.done()

@@ -17,6 +17,8 @@ __all__ = ["Look"]
 class Look:
     """Objects and listings as they were at one moment, less what was changed since.
 
+    Several threads may find at the same time that something changed.
+
     Attributes
     ----------
     objects : dict of path to bytes
@@ -30,7 +32,7 @@ class Look:
 
     def listed(self, prefix: str) -> Sequence[str] | None:
         """Return the paths below a prefix, None where they were not listed."""
-        for known, paths in self.listings.items():
+        for known, paths in list(self.listings.items()):
             if prefix.startswith(known):
                 return [path for path in paths if path.startswith(prefix)]
         return None
@@ -39,5 +41,6 @@ class Look:
         """Forget objects, and every listing that they may be in."""
         for path in paths:
             self.objects.pop(path, None)
-            for prefix in [known for known in self.listings if path.startswith(known)]:
-                del self.listings[prefix]
+            for prefix in list(self.listings):
+                if path.startswith(prefix):
+                    self.listings.pop(prefix, None)
