@@ -195,7 +195,8 @@ class ChunkStore:
             self.store.stage(token, *parts)
             self.store.publish(token, key)
         else:
-            self.store.put(key, parts[0] if len(parts) == 1 else b"".join(parts))
+            put = self.store.put_chunk if isinstance(self.store, ObjectStore) else self.store.put
+            put(key, parts[0] if len(parts) == 1 else b"".join(parts))
         return Put((layout.name, layout.generation, index), size, crc, "", key)
 
     def drop(self, puts: Sequence[Put]) -> None:

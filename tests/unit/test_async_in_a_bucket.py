@@ -16,7 +16,7 @@ import s3fs
 import xarray as xr
 import zarr
 
-from savers import AsyncZarrSaver, StorageError, StoreInUseError
+from savers import AsyncZarrSaver, StorageError, StoreInUseError, verify
 from savers._ledger._lock import current_holder
 from tests.faultproxy import FaultProxy
 
@@ -267,3 +267,16 @@ def test_writes_that_end_while_a_record_is_on_its_way_share_the_next(server, pla
         saver.flush()
     records = [path for kind, path in proxy.log if kind == "PUT" and "/writers/" in path]
     assert 1 <= len(records) <= 3
+
+
+def test_values_that_another_writer_replaced_are_sent_again(place, raw):
+    """The last one submitted wins, though it brings what its writer put there before."""
+    labels = {"lead_time": STEPS}
+    with (
+        AsyncZarrSaver(parallel_coords=labels, **place) as one,
+        AsyncZarrSaver(parallel_coords=labels, **place) as other,
+    ):
+        for saver, step in ((one, 0), (other, 1), (one, 0)):
+            saver.write(field(STEPS[step]), at(STEPS[0]), "t2m")
+    assert values(raw)[0] == 1.0
+    assert verify(place["file_name"], storage_options=place["storage_options"]) == []

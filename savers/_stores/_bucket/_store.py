@@ -15,7 +15,7 @@ import hashlib
 import threading
 import warnings
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from savers._stores._bucket._look import Look
 from savers._stores._bucket._requests import Conflict, Requests
@@ -173,6 +173,22 @@ class ObjectStore:
             if self.documents and digest and self.requests.conditional:
                 self._latest = (path, whole)
             return
+        self._refuse(path)
+
+    def put_chunk(self, key: str, data: Bytes) -> None:
+        """Do as `put`, and send the bytes in any case: another writer may have put others since.
+
+        Raises
+        ------
+        ChangedError
+            As for `put`.
+        """
+        path = self.prefix + key
+        known = self._known.get(path)
+        if not self._attempt(path, bytes(data), known and known.version):
+            self._refuse(path)
+
+    def _refuse(self, path: str) -> NoReturn:
         self._fence()
         message = f"{path} in {self.name} was changed by another process"
         raise ChangedError(message)
