@@ -280,3 +280,20 @@ def test_uploads_wait_for_room():
     uploads.wait()
     uploads.close()
     assert len(under_way) == 2
+
+
+def test_uploads_that_no_thread_could_be_started_for_keep_nobody_waiting(monkeypatch):
+    def no_more(thread):
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    uploads, done = Uploads(8), []
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_more)
+        with pytest.raises(RuntimeError, match="can't start"):
+            uploads.submit(lambda: done.append(1), 1)
+    assert uploads._open == 0
+    uploads.submit(lambda: done.append(2), 1)
+    uploads.wait()
+    uploads.close()
+    assert done == [2]

@@ -43,17 +43,17 @@ class Uploads:
         """Have a call done in the background; waits while too many bytes are on their way."""
         with self._room:
             self._room.wait_for(lambda: not self._bytes or self._bytes + size <= MOST_BYTES)
+            if len(self._threads) < min(self._open + 1, self.most):
+                self._start()  # first: where no thread can be started, nothing is under way
             self._open += 1
             self._bytes += size
-            if len(self._threads) < min(self._open, self.most):
-                self._start()
         self._queue.put((call, size))
 
     def _start(self) -> None:
         name = f"savers-upload-{len(self._threads)}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _work(self) -> None:
         while (entry := self._queue.get()) is not None:
