@@ -122,6 +122,14 @@ class LabelledJob(ChunkedJob):
         self.jobs = jobs
         super().__init__(jobs, job_id)
 
+    def commit(self) -> None:
+        with self.jobs.store.lock:  # always before the session's: claims may ask for it
+            super().commit()
+
+    def finish(self, items: int) -> None:
+        with self.jobs.store.lock:
+            super().finish(items)
+
     def _writes(self, bases: Mapping[str, int]) -> tuple[list[Write], dict[str, list[Box]]]:
         """Whole or not, chunks go into the store at once: others find them there."""
         writes, cells = super()._writes(bases)

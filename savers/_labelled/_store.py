@@ -62,6 +62,8 @@ class LabelledStore(Sink):
         The arrays that it has seen.
     labels : dict of str to Labels
         The stored labels of their dimensions.
+    lock : RLock
+        Guards both; who takes the session's mutex, too, takes it afterwards.
     """
 
     def __init__(self, saver: ChunkedSaver, session: Session) -> None:
@@ -78,7 +80,7 @@ class LabelledStore(Sink):
         self._store_id = ""
         self._generations: dict[str, tuple[int, Index]] = {}
         self._grids: dict[str, NDArray[Any]] = {}
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._put: dict[str, set[Index]] = {}  # chunks that a record speaks of, or will
         self._numbers = itertools.count()
         self._last = 0
@@ -111,7 +113,7 @@ class LabelledStore(Sink):
 
     def _see_without(self, names: Sequence[str], make: Callable[[LabelledPlan], None]) -> bool:
         """Return whether all that is asked for is there: then nobody needs the dataset."""
-        with self._lock, self.session.mutex:
+        with self.lock, self.session.mutex:
             state = self.session.peek()
             root, plan = self.saver.root_attributes(names), self._plan(state)
             if not root.items() <= state.settings.get("attrs", {}).items() or plan.grow():
@@ -132,7 +134,7 @@ class LabelledStore(Sink):
         wait: float | None = None,
     ) -> None:
         session = self.session
-        with self._lock, session.looking({*names, *self.saver.labels}, before=False):
+        with self.lock, session.looking({*names, *self.saver.labels}, before=False):
             with session.mutex:
                 session.attrs = {**session.attrs, **self.saver.root_attributes(names)}
                 session.open(yielding=True, wait=wait)
@@ -176,7 +178,7 @@ class LabelledStore(Sink):
 
     def look(self) -> None:
         """See what others made, without the lock."""
-        with self._lock, self.session.mutex:
+        with self.lock, self.session.mutex:
             self._see(self.session.peek())
 
     def label(self, dimension: str) -> Labels:
@@ -207,7 +209,7 @@ class LabelledStore(Sink):
     @property
     def writer(self) -> WriterStream:
         """The stream of this writer."""
-        with self._lock:
+        with self.lock:
             if self._writer is None:
                 home = writers_of(self.apart.home)
                 store_id = self._store_id or self.session.peek().store_id
@@ -240,7 +242,7 @@ class LabelledStore(Sink):
 
     def _moment(self) -> int:
         """Return microseconds since 1970, later each time: of two writers the later one counts."""
-        with self._lock:
+        with self.lock:
             self._last = max(self._last + 1, time.time_ns() // 1000)
             return self._last
 
@@ -252,7 +254,7 @@ class LabelledStore(Sink):
 
     def _was_put(self, layout: ArrayLayout, index: Index) -> bool:
         """Return whether a chunk was put before; from here on it was."""
-        with self._lock:
+        with self.lock:
             if layout.name not in self._put:
                 array = self.replica.refresh().arrays.get(layout.name)
                 self._put[layout.name] = set() if array is None else set(array.chunks)

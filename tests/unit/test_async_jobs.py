@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
-from savers import AsyncZarrSaver, InvalidInputError, StoreInUseError, verify
+from savers import AsyncZarrSaver, InvalidInputError, JobSpec, StoreInUseError, verify
+from savers._labelled._store import LabelledStore
 from taskmanager import LedgerMismatchError, TaskFailedError, TaskManager
 
 if TYPE_CHECKING:
@@ -263,6 +266,31 @@ def test_a_direct_write_of_a_saver_in_a_job_is_refused(tmp_path: Path) -> None:
         run(saver, writes)
         saver.write(*part((0, 0)))
     check(tmp_path / "a")
+
+
+@pytest.mark.parametrize("chunks", CHUNKS[:2])
+def test_what_is_written_can_be_asked_for_while_a_job_commits(tmp_path: Path, chunks: Any) -> None:
+    with opened(tmp_path / "a", **chunks) as saver:
+        look = LabelledStore.look
+
+        def slow_look(self: LabelledStore) -> None:
+            with self.lock:  # it is held before the session is looked at
+                committing.wait(0.2)
+                look(self)
+
+        committing = threading.Event()
+        ledger = saver.open_jobs()
+        writer = ledger.begin(JobSpec("t", identity="labels"), 1)
+        for n, item in enumerate(ITEMS[:3]):
+            writer.stage(n, n, task(item), labels(item))
+        with mock.patch.object(LabelledStore, "look", slow_look):
+            asking = threading.Thread(target=saver.written, args=["t2m"], daemon=True)
+            asking.start()
+            writer.commit()
+            asking.join(60)
+            assert not asking.is_alive()
+        assert len(saver.written("t2m")) == 3
+        ledger.close()
 
 
 def test_another_job_is_refused_while_one_runs(tmp_path: Path) -> None:
