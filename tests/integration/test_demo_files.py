@@ -21,6 +21,7 @@ from taskmanager.demo._ensemble import FIELDS
 
 ROOT = Path(__file__).parents[2]
 ITEMS = 6
+SAVERS = {".h5": "hdf5", ".nc": "netcdf"}
 
 
 def told(*command):
@@ -43,10 +44,11 @@ def stored(path):
         return found
 
 
-@pytest.fixture(scope="module", params=[".h5", ".nc"])
+@pytest.fixture(scope="module", params=list(SAVERS))
 def killed(request, tmp_path_factory):
     """The file of a driver that was killed half way and started again."""
-    job = Job(str(tmp_path_factory.mktemp("killed") / f"forecast{request.param}"), ITEMS, "serial")
+    path = tmp_path_factory.mktemp("killed") / f"forecast{request.param}"
+    job = Job(str(path), ITEMS, "serial", saver=SAVERS[request.param])
     assert drive(job, kill_at=ITEMS // 2).killed
     ended = drive(job)
     assert ended.status == 0
@@ -66,7 +68,7 @@ def test_the_story_is_told_of_a_netcdf_file(tmp_path):
 def file(tmp_path_factory):
     """The NetCDF file of an undisturbed demo."""
     path = tmp_path_factory.mktemp("undisturbed") / "forecast.nc"
-    run(Job(str(path), ITEMS, "serial"))
+    run(Job(str(path), ITEMS, "serial", saver="netcdf"))
     return path
 
 
@@ -74,7 +76,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(killed, file, tm
     once = file
     if killed.suffix == ".h5":
         once = tmp_path / "forecast.h5"
-        run(Job(str(once), ITEMS, "serial"))
+        run(Job(str(once), ITEMS, "serial", saver="hdf5"))
     assert len(stored(killed)) >= len(FIELDS)
     assert stored(killed) == stored(once)
 
