@@ -174,8 +174,9 @@ def killed(tmp_path_factory, servers):
     given = base64.b64encode(pickle.dumps((folder, there))).decode()
     program = "from tests.integration.killed_in_every_kind import main; main()"
     command = [sys.executable, "-W", "ignore", "-c", program]
+    quiet = {**os.environ, "ICECHUNK_LOG": "error"}  # version 2 warns of its local storage there
     done = subprocess.run(
-        command, input=given, capture_output=True, text=True, check=False, timeout=90
+        command, input=given, capture_output=True, text=True, check=False, timeout=90, env=quiet
     )
     assert done.returncode == 9, done.stderr
     assert done.stderr == ""
