@@ -74,13 +74,6 @@ class Azurite(ServerProcess):
         flags = ["--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
         return [node(), str(PROGRAM), "--blobPort", str(self.port), *flags]
 
-    def answers(self) -> bool:
-        try:
-            self.make_bucket("ready")
-        except OSError:
-            return False
-        return True
-
     # -- ways to speak to it -----------------------------------------------------------------------
 
     def url(self, bucket: str, path: str = "") -> str:

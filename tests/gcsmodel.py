@@ -182,13 +182,6 @@ class GcsModel(ServerProcess):
     def command(self) -> list[str]:
         return [sys.executable, "-m", "tests.gcsmodel", str(self.port)]
 
-    def answers(self) -> bool:
-        try:
-            self.make_bucket("ready")
-        except OSError:
-            return False
-        return True
-
     def url(self, bucket: str, path: str = "") -> str:
         """Return what names a place there."""
         return f"gs://{bucket}/{path}"

@@ -65,6 +65,7 @@ class Server(ServerProcess):
         return [program, "server", *(f"-{name}={value}" for name, value in flags.items())]
 
     def answers(self) -> bool:
+        """Whether an object can be written: that needs all of its parts."""
         import obstore
         from obstore.exceptions import BaseError
 

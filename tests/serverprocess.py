@@ -7,8 +7,12 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["ServerProcess", "free_ports"]
 
@@ -46,9 +50,17 @@ class ServerProcess:
         """Return what starts it; an error where it is not installed."""
         raise NotImplementedError
 
-    def answers(self) -> bool:
-        """Whether an object can be written: that needs all of its parts."""
+    def make_bucket(self, bucket: str) -> None:
+        """Make a bucket; no error where it is."""
         raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Whether it does what it is asked for."""
+        try:
+            self.make_bucket("ready")
+        except OSError:
+            return False
+        return True
 
     def start(self) -> None:
         """Start, and return once requests are answered."""
@@ -76,6 +88,15 @@ class ServerProcess:
         """End the process and remove its files."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Start it; end it and remove its files in any case."""
+        try:
+            self.start()
+            yield self
+        finally:
+            self.close()
 
     def __getstate__(self) -> dict[str, object]:
         """What another process needs to speak to it; ending it is not among that."""
